@@ -1,0 +1,414 @@
+//! The sale state that Floodgate's nodes share, behind one family of traits with one home for each
+//! deployment: [`embedded`] (SQLite with group commit, one machine); Redis follows.
+//!
+//! | trait | holds |
+//! |---|---|
+//! | [`Promos`] | publishing, pausing, closing; what every node knows of a promo |
+//! | [`Door`] | places: who holds a token; challenges that were spent |
+//! | [`Stock`] | reservations: window, limit, idempotency key, place, stock and order event in one step |
+//! | [`OrderStream`] | the queue between reservations and the ledger |
+//! | [`Sessions`] | who is signed in |
+//!
+//! [`conformance`] is the suite that every home passes. Invariants of every home: each method that
+//! changes something is one atomic, durable step; once it has returned, a crash does not undo it; a
+//! step that is refused changes nothing; each change of a promo's available stock takes the promo's
+//! next [`Sequence`] and leaves one [`Event`] in the stream in the same step; times are the engine's own.
+//!
+//! What is absent: no home trusts the caller's clock, and no call blocks the async thread it is on.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lua_free_rules::challenge::Attempt;
+use lua_free_rules::promo::{Snapshot, Status, Terms};
+use lua_free_rules::refusal::Refusal;
+use lua_free_rules::token::{Access, Session};
+use lua_free_rules::units::{
+    BuyerId, Generation, ItemId, Money, Nonce, OrderId, PromoId, ReservationNumber, Sequence,
+    Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+pub mod clock;
+pub mod conformance;
+pub mod embedded;
+
+pub use clock::{Clock, SystemClock};
+
+/// Why a step was not taken. Either way nothing has changed, except where a deadline passed while
+/// the answer was under way: then the same call may be made again, since every step is idempotent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The rules say no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The engine cannot answer now. The detail is for the operator.
+    #[error("the engine is not available: {0}")]
+    Unavailable(String),
+}
+
+/// What a step returns.
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+/// Everything a node needs of the engine, as one shared object.
+pub trait Engine: Promos + Door + Stock + OrderStream + Sessions {}
+
+impl<T: Promos + Door + Stock + OrderStream + Sessions> Engine for T {}
+
+/// An engine of any home.
+pub type SharedEngine = Arc<dyn Engine>;
+
+/// What an operator asks of a published promo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// Answer 503 until resumed.
+    Pause,
+    /// Sell again.
+    Resume,
+    /// Over for good. Orders made before stay as they are.
+    Close,
+    /// Publish so many units more.
+    AddStock(u32),
+}
+
+/// What publishing did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Published {
+    /// A new generation stands, with its whole stock available.
+    New,
+    /// The same publishing stands already; nothing changed.
+    Unchanged,
+}
+
+/// A request to publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// Which promo.
+    pub promo: PromoId,
+    /// What is proposed, its window absolute.
+    pub terms: Terms,
+    /// Stands for what was proposed before relative times were resolved: equal digests mean the
+    /// same proposal, so that publishing twice changes nothing.
+    pub digest: String,
+    /// Publish only if the promo was never published: what `run` does at its start.
+    pub only_first: bool,
+}
+
+/// Publishing and steering promos.
+#[async_trait]
+pub trait Promos: Send + Sync + 'static {
+    /// Publishes a promo. The first publishing has generation 1. A publishing whose digest equals
+    /// that of the current one, while this has not ended and is not closed, is
+    /// [`Published::Unchanged`]. One that differs replaces a promo that has not begun (generation
+    /// + 1, whole stock); it also follows one that has ended or was closed (generation + 1).
+    ///
+    /// # Errors
+    /// [`Refusal::NotAllowed`] while the current publishing has begun and is neither over nor
+    /// closed: a running sale is never reset. [`Refusal::BadParameter`] for terms that cannot sell
+    /// (no stock, no price, a window that is empty or already past).
+    async fn publish(&self, request: Publish) -> Result<(Published, Snapshot)>;
+
+    /// Pauses, resumes, closes, or adds stock. Repeating pause, resume or close changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] for a promo never published; [`Refusal::NotAllowed`] to resume or add
+    /// stock to a closed one; [`Refusal::BadParameter`] for zero units, or more than fit.
+    async fn control(&self, promo: PromoId, control: Control) -> Result<Snapshot>;
+
+    /// Every promo in its current generation, with the engine's time of the answer.
+    async fn promos(&self) -> Result<(Timestamp, Vec<Snapshot>)>;
+
+    /// One generation of a promo as it stands, for the audit: `available` and `sequence` are read
+    /// together. Earlier generations are kept while their orders are.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    async fn snapshot(&self, promo: PromoId, generation: Generation) -> Result<Snapshot>;
+
+    /// Upkeep that follows the clock: takes back places whose tokens expired unused, tells buyers
+    /// of stock that came back, forgets spent challenges, ended sessions, and idempotency keys and
+    /// places past their keeping (promo end + `pay_within` + 24 h). Call it about once a second.
+    async fn tend(&self) -> Result<()>;
+}
+
+/// A request for a place behind the door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which promo.
+    pub promo: PromoId,
+    /// Whose session asks; its record is checked in the same step.
+    pub session: Session,
+    /// The challenge that was answered; `None` where the promo asks for none.
+    pub attempt: Option<Attempt>,
+    /// The id of the token that would be issued, drawn by the caller.
+    pub jti: Nonce,
+}
+
+/// The door: at most `stock x door` places, each charged to one buyer once.
+#[async_trait]
+pub trait Door: Send + Sync + 'static {
+    /// Gives the buyer a place, or the live token of the place he has.
+    ///
+    /// In this order, in one step: the session must be alive; the promo open and within its window
+    /// and not sold out (`available > 0`); a live, unused token is returned as it is and the
+    /// challenge stays unspent; a buyer at his limit is refused; a buyer whose place was used gets a
+    /// new token on that place if his limit leaves units; else a new place is charged if one is
+    /// free, places whose tokens expired unused being taken back first. A token that is issued
+    /// spends the challenge in the same step. Issued and expiry times are whole seconds of the
+    /// engine's clock; a token never outlives the promo's end.
+    ///
+    /// # Errors
+    /// [`Refusal::NotSignedIn`], [`Refusal::NotFound`], [`Refusal::NotOpen`], [`Refusal::Paused`],
+    /// [`Refusal::SoldOut`], [`Refusal::PerBuyerLimit`], [`Refusal::ChallengeFailed`] (spent or
+    /// expired), [`Refusal::DoorFull`] (the challenge stays unspent).
+    async fn enter(&self, entry: Entry) -> Result<Access>;
+
+    /// Spends a challenge that was answered wrongly. Returns whether this was its first attempt.
+    async fn spend(&self, attempt: Attempt) -> Result<bool>;
+}
+
+/// A request to reserve units for an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserve {
+    /// The verified access token.
+    pub access: Access,
+    /// The session of the request; its record is checked in the same step.
+    pub session: Session,
+    /// How many units.
+    pub amount: u32,
+    /// The idempotency key; without one, the token's jti.
+    pub key: String,
+    /// A digest of what was asked (item, promo, amount), to tell a retry from another request
+    /// under the same key.
+    pub body: String,
+}
+
+/// A reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The order it is for.
+    pub order: OrderId,
+    /// Its number; for a first reservation the number in the order id.
+    pub number: ReservationNumber,
+    /// Whose it is.
+    pub buyer: BuyerId,
+    /// What is bought.
+    pub item: ItemId,
+    /// How many units.
+    pub amount: u32,
+    /// The price of one, as published.
+    pub price: Money,
+    /// When it was made, by the engine's clock.
+    pub made_at: Timestamp,
+    /// How long the written order waits for payment.
+    pub pay_within: lua_free_rules::units::Millis,
+    /// The number of the change of stock it made.
+    pub sequence: Sequence,
+}
+
+/// What reserving did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// The reservation, new or found.
+    pub reservation: Reservation,
+    /// Whether it had been made before, under this key or with this token.
+    pub repeated: bool,
+    /// Whether the promo is sold out after this step, and its epoch: what edges are told.
+    pub sold_out: bool,
+    /// The epoch that belongs to `sold_out`.
+    pub sold_epoch: lua_free_rules::units::SoldEpoch,
+}
+
+/// A release: units of an order that ended unpaid go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Release {
+    /// The order that ended.
+    pub order: OrderId,
+    /// Which of its reservations.
+    pub number: ReservationNumber,
+}
+
+/// Stock and reservations.
+#[async_trait]
+pub trait Stock: Send + Sync + 'static {
+    /// Reserves units and stores the order event, in one step.
+    ///
+    /// In this order: the session must be alive and its buyer the token's; an order under (buyer,
+    /// promo, key) is returned, or [`Refusal::KeyReused`] if its body differs; an order made with
+    /// this token is returned whatever its body, all this also after sell-out, close, and expiry;
+    /// then generation, status, window, expiry (by the engine's clock, leeway granted) and the
+    /// place's current jti must allow it, the buyer's limit must hold, and the stock suffice.
+    /// Reserving moves the place to used. The sold-out epoch is raised if nothing is left.
+    ///
+    /// # Errors
+    /// [`Refusal::NotSignedIn`], [`Refusal::KeyReused`], [`Refusal::NotFound`],
+    /// [`Refusal::TokenInvalid`] (generation, expiry, or not the place's current token),
+    /// [`Refusal::NotOpen`], [`Refusal::Paused`], [`Refusal::PerBuyerLimit`], [`Refusal::SoldOut`]
+    /// (available = 0), [`Refusal::BadParameter`] (amount zero, or fewer units left than asked
+    /// for), [`Refusal::Overloaded`] (rebuilding, or the stream is at its bound).
+    async fn reserve(&self, request: Reserve) -> Result<Reserved>;
+
+    /// Reserves again for an order whose payment came late, under a new number. Repeating it with
+    /// the same `payment` returns the same reservation. The window, the door and the stream's bound
+    /// do not matter here; stock and the buyer's limit do.
+    ///
+    /// # Errors
+    /// [`Refusal::SoldOut`], [`Refusal::PerBuyerLimit`], [`Refusal::NotFound`], and
+    /// [`Refusal::NotAllowed`] while the order's last reservation is not released.
+    async fn reserve_again(&self, order: OrderId, payment: &str) -> Result<Reservation>;
+
+    /// Gives the units of a reservation back. Returns whether this call did; each pair of order and
+    /// number is applied once, whatever is repeated. A buyer none of whose orders holds units gives
+    /// his place back too. Available stock is told to buyers at most once a second.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] for a reservation never made.
+    async fn release(&self, release: Release) -> Result<bool>;
+
+    /// The first reservation of an order.
+    async fn reservation(&self, order: OrderId) -> Result<Option<Reservation>>;
+}
+
+/// Something that changed a promo's available stock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Which promo.
+    pub promo: PromoId,
+    /// Which publishing of it.
+    pub generation: Generation,
+    /// The number of the change.
+    pub sequence: Sequence,
+    /// When, by the engine's clock.
+    pub at: Timestamp,
+    /// What.
+    pub change: Change,
+}
+
+/// The kinds of change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Units were published: the first event of a generation.
+    Published {
+        /// How many.
+        stock: u32,
+    },
+    /// Units were added.
+    Added {
+        /// How many.
+        stock: u32,
+    },
+    /// Units were reserved for a new order.
+    Reserved(Reservation),
+    /// Units were reserved again for an order whose payment came late.
+    ReservedAgain {
+        /// The new reservation.
+        reservation: Reservation,
+        /// The payment that asked for it.
+        payment: String,
+    },
+    /// Units came back.
+    Released {
+        /// Which reservation they were of.
+        release: Release,
+        /// How many.
+        amount: u32,
+    },
+}
+
+impl Change {
+    /// By how many units `available` changed.
+    pub fn delta(&self) -> i64 {
+        match self {
+            Self::Published { stock } | Self::Added { stock } => i64::from(*stock),
+            Self::Reserved(reservation) | Self::ReservedAgain { reservation, .. } => {
+                -i64::from(reservation.amount)
+            }
+            Self::Released { amount, .. } => i64::from(*amount),
+        }
+    }
+}
+
+/// An event as it lies in the stream. The payload is kept as text so that one that cannot be read
+/// is set aside, not lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry_ {
+    /// Its id in the stream; later entries have greater ones.
+    pub id: i64,
+    /// The event in JSON.
+    pub payload: String,
+}
+
+/// How much waits in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Entries that were not acknowledged.
+    pub entries: u64,
+    /// When the oldest of them was made.
+    pub oldest: Option<Timestamp>,
+    /// Entries set aside.
+    pub dead_letters: u64,
+}
+
+/// An entry that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its id in the stream.
+    pub id: i64,
+    /// The event in JSON, or what should have been one.
+    pub payload: String,
+    /// Why it was set aside.
+    pub reason: String,
+}
+
+/// The queue between reservations and the ledger. Each entry is delivered at least once, in the
+/// order of the steps that made them; what was not acknowledged before a crash comes again.
+#[async_trait]
+pub trait OrderStream: Send + Sync + 'static {
+    /// Up to `max` entries after the last one read by this process, waiting up to `wait` for the
+    /// first. The first read of a process begins with what no one acknowledged.
+    async fn read(&self, max: usize, wait: std::time::Duration) -> Result<Vec<StreamEntry>>;
+
+    /// Reads again from the oldest entry that was not acknowledged: after a batch failed.
+    async fn rewind(&self) -> Result<()>;
+
+    /// Takes entries off the stream: the ledger has them. Repeating it changes nothing.
+    async fn acknowledge(&self, ids: &[i64]) -> Result<()>;
+
+    /// Moves an entry among the dead letters, so that the rest can go on.
+    async fn set_aside(&self, id: i64, reason: &str) -> Result<()>;
+
+    /// How much waits.
+    async fn backlog(&self) -> Result<Backlog>;
+
+    /// Up to `max` entries that were set aside, oldest first.
+    async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>>;
+}
+
+/// Who is signed in.
+#[async_trait]
+pub trait Sessions: Send + Sync + 'static {
+    /// Records a session.
+    async fn sign_in(&self, session: Session) -> Result<()>;
+
+    /// Whether the session has a record of the same buyer and has not ended.
+    async fn is_signed_in(&self, session: Session) -> Result<bool>;
+
+    /// Removes a session's record: from now on nothing accepts it. Repeating it changes nothing.
+    async fn sign_out(&self, session: Session) -> Result<()>;
+}
+
+/// Whether a promo's status lets it sell.
+///
+/// # Errors
+/// As the rules say for a promo that is paused, closed or rebuilding.
+pub fn selling(status: Status) -> std::result::Result<(), Refusal> {
+    match status {
+        Status::Open => Ok(()),
+        Status::Paused => Err(Refusal::Paused),
+        Status::Rebuilding => Err(Refusal::Overloaded),
+        Status::Closed => Err(Refusal::NotOpen { opens_in_s: None }),
+    }
+}

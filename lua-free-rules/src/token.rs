@@ -1,0 +1,346 @@
+//! Access tokens and sessions: compact JWTs, HS256 pinned, minted and verified without I/O.
+//!
+//! The times are checked here against the `now` that is passed in, never by the JWT library, which
+//! would read the clock itself.
+
+use jsonwebtoken::{Algorithm, Header, Validation};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::keys::KeyRing;
+use crate::units::{BuyerId, Generation, ItemId, Nonce, PromoId, Timestamp};
+
+/// Longest token accepted, in bytes; looked at before anything is decoded.
+pub const TOKEN_BYTES_MAX: usize = 1024;
+/// How far clocks of edge, order server and engine may differ, in seconds.
+pub const LEEWAY_S: i64 = 2;
+
+const ISSUER: &str = "floodgate";
+const ACCESS_AUDIENCE: &str = "floodgate-orders";
+const ACCESS_TYPE: &str = "floodgate-access+jwt";
+const SESSION_AUDIENCE: &str = "floodgate-shop";
+const SESSION_TYPE: &str = "floodgate-session+jwt";
+
+/// What an access token grants: one buyer, one promo, one item, a number of units, for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Who may use it.
+    pub buyer: BuyerId,
+    /// The token's own id.
+    pub jti: Nonce,
+    /// In which promo.
+    pub promo: PromoId,
+    /// For which item.
+    pub item: ItemId,
+    /// The publishing of the promo it was issued in.
+    pub generation: Generation,
+    /// The most units it can order.
+    pub amount_max: u32,
+    /// When it was issued; whole seconds.
+    pub issued_at: Timestamp,
+    /// When it expires; whole seconds.
+    pub expires_at: Timestamp,
+}
+
+/// Who a session belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// The buyer who signed in.
+    pub buyer: BuyerId,
+    /// The session's own id; its record in the engine is what sign-out removes.
+    pub id: Nonce,
+    /// When it ends; whole seconds.
+    pub expires_at: Timestamp,
+}
+
+/// Why a token was not accepted: for logs and metrics. Buyers are told one thing only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    /// Too long, or not a JWT of ours.
+    #[error("malformed")]
+    Malformed,
+    /// Signed by a key that is not in the ring.
+    #[error("unknown key")]
+    UnknownKey,
+    /// The signature does not match.
+    #[error("bad signature")]
+    BadSignature,
+    /// Of another type, issuer or audience.
+    #[error("for another purpose")]
+    Foreign,
+    /// Not valid yet.
+    #[error("not valid yet")]
+    Early,
+    /// Expired.
+    #[error("expired")]
+    Expired,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AccessClaims {
+    iss: String,
+    aud: String,
+    sub: String,
+    jti: Nonce,
+    promo: i64,
+    item: i64,
+    amount_max: u32,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    r#gen: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SessionClaims {
+    iss: String,
+    aud: String,
+    sub: String,
+    sid: Nonce,
+    exp: i64,
+}
+
+impl Access {
+    /// The signed token. The same grant under the same key gives the same token.
+    ///
+    /// # Errors
+    /// If the JWT library fails; it does not with HS256.
+    pub fn mint(&self, ring: &KeyRing) -> Result<String, TokenFault> {
+        let claims = AccessClaims {
+            iss: ISSUER.to_owned(),
+            aud: ACCESS_AUDIENCE.to_owned(),
+            sub: self.buyer.to_string(),
+            jti: self.jti,
+            promo: self.promo.0,
+            item: self.item.0,
+            amount_max: self.amount_max,
+            iat: self.issued_at.seconds(),
+            nbf: self.issued_at.seconds(),
+            exp: self.expires_at.seconds(),
+            r#gen: self.generation.0,
+        };
+        sign(ring, ACCESS_TYPE, &claims)
+    }
+
+    /// The grant in a token with a valid signature that is not early and expired at most
+    /// `expired_for_ms` ago: a retry of an order may come with a token that has just expired.
+    ///
+    /// # Errors
+    /// Says why the token is not accepted.
+    pub fn verify(
+        text: &str,
+        ring: &KeyRing,
+        now: Timestamp,
+        expired_for_ms: i64,
+    ) -> Result<Self, TokenFault> {
+        let claims: AccessClaims = open(text, ring, ACCESS_TYPE)?;
+        if claims.iss != ISSUER || claims.aud != ACCESS_AUDIENCE {
+            return Err(TokenFault::Foreign);
+        }
+        if now.seconds() + LEEWAY_S < claims.nbf {
+            return Err(TokenFault::Early);
+        }
+        let access = Self {
+            buyer: claims.sub.parse().map_err(|_| TokenFault::Malformed)?,
+            jti: claims.jti,
+            promo: PromoId(claims.promo),
+            item: ItemId(claims.item),
+            generation: Generation(claims.r#gen),
+            amount_max: claims.amount_max,
+            issued_at: seconds(claims.iat),
+            expires_at: seconds(claims.exp),
+        };
+        if access.is_expired(now.plus_ms(-expired_for_ms)) {
+            return Err(TokenFault::Expired);
+        }
+        Ok(access)
+    }
+
+    /// Whether it has expired at `now`, the leeway granted.
+    pub const fn is_expired(&self, now: Timestamp) -> bool {
+        now.0 >= self.expires_at.plus_ms(LEEWAY_S * 1000).0
+    }
+}
+
+impl Session {
+    /// The signed session.
+    ///
+    /// # Errors
+    /// If the JWT library fails; it does not with HS256.
+    pub fn mint(&self, ring: &KeyRing) -> Result<String, TokenFault> {
+        let claims = SessionClaims {
+            iss: ISSUER.to_owned(),
+            aud: SESSION_AUDIENCE.to_owned(),
+            sub: self.buyer.to_string(),
+            sid: self.id,
+            exp: self.expires_at.seconds(),
+        };
+        sign(ring, SESSION_TYPE, &claims)
+    }
+
+    /// The session in a token with a valid signature that has not ended. Whether it still has a
+    /// record, only the engine knows.
+    ///
+    /// # Errors
+    /// Says why it is not accepted.
+    pub fn verify(text: &str, ring: &KeyRing, now: Timestamp) -> Result<Self, TokenFault> {
+        let claims: SessionClaims = open(text, ring, SESSION_TYPE)?;
+        if claims.iss != ISSUER || claims.aud != SESSION_AUDIENCE {
+            return Err(TokenFault::Foreign);
+        }
+        if now.seconds() >= claims.exp {
+            return Err(TokenFault::Expired);
+        }
+        Ok(Self {
+            buyer: claims.sub.parse().map_err(|_| TokenFault::Malformed)?,
+            id: claims.sid,
+            expires_at: seconds(claims.exp),
+        })
+    }
+}
+
+const fn seconds(s: i64) -> Timestamp {
+    Timestamp(s.saturating_mul(1000))
+}
+
+fn sign<T: Serialize>(ring: &KeyRing, kind: &str, claims: &T) -> Result<String, TokenFault> {
+    let key = ring.active();
+    let mut header = Header::new(Algorithm::HS256);
+    header.typ = Some(kind.to_owned());
+    header.kid = Some(key.id().to_owned());
+    jsonwebtoken::encode(&header, claims, &key.encoding).map_err(|_| TokenFault::Malformed)
+}
+
+fn open<T: DeserializeOwned>(text: &str, ring: &KeyRing, kind: &str) -> Result<T, TokenFault> {
+    if text.len() > TOKEN_BYTES_MAX {
+        return Err(TokenFault::Malformed);
+    }
+    let header = jsonwebtoken::decode_header(text).map_err(|_| TokenFault::Malformed)?;
+    if header.alg != Algorithm::HS256 || header.typ.as_deref() != Some(kind) {
+        return Err(TokenFault::Foreign);
+    }
+    let key = header
+        .kid
+        .as_deref()
+        .and_then(|id| ring.find(id))
+        .ok_or(TokenFault::UnknownKey)?;
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    match jsonwebtoken::decode::<T>(text, &key.decoding, &validation) {
+        Ok(data) => Ok(data.claims),
+        Err(error) => Err(match error.kind() {
+            jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenFault::BadSignature,
+            _ => TokenFault::Malformed,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::tests::ring;
+    use crate::keys::{Key, KeyRing};
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+    fn access() -> Access {
+        Access {
+            buyer: BuyerId(5),
+            jti: Nonce([9; 16]),
+            promo: PromoId(7),
+            item: ItemId(3),
+            generation: Generation(2),
+            amount_max: 2,
+            issued_at: NOW,
+            expires_at: NOW.plus_ms(60_000),
+        }
+    }
+
+    #[test]
+    fn a_token_reads_back_what_was_minted() {
+        let text = access().mint(&ring()).unwrap();
+        assert_eq!(Access::verify(&text, &ring(), NOW, 0), Ok(access()));
+        assert_eq!(access().mint(&ring()).unwrap(), text);
+        assert!(text.len() < 512);
+    }
+
+    #[test]
+    fn times_are_checked_against_the_now_that_is_passed_in() {
+        let text = access().mint(&ring()).unwrap();
+        let at = |ms| Access::verify(&text, &ring(), NOW.plus_ms(ms), 0).map(|_| ());
+        assert_eq!(at(-3_000), Err(TokenFault::Early));
+        assert_eq!(at(-2_000), Ok(()));
+        assert_eq!(at(61_999), Ok(()));
+        assert_eq!(at(62_000), Err(TokenFault::Expired));
+        let late = Access::verify(&text, &ring(), NOW.plus_ms(600_000), 600_000);
+        assert_eq!(late, Ok(access()));
+    }
+
+    #[test]
+    fn a_rotated_key_is_accepted_until_it_leaves_the_ring() {
+        let old = KeyRing::new(vec![Key::new("k1", &[1; 32]).unwrap()], "k1").unwrap();
+        let text = access().mint(&old).unwrap();
+        assert!(Access::verify(&text, &ring(), NOW, 0).is_ok());
+        let new = KeyRing::new(vec![Key::new("k2", &[2; 32]).unwrap()], "k2").unwrap();
+        assert_eq!(
+            Access::verify(&text, &new, NOW, 0),
+            Err(TokenFault::UnknownKey)
+        );
+        let forged = KeyRing::new(vec![Key::new("k1", &[3; 32]).unwrap()], "k1").unwrap();
+        let text = access().mint(&forged).unwrap();
+        assert_eq!(
+            Access::verify(&text, &ring(), NOW, 0),
+            Err(TokenFault::BadSignature)
+        );
+    }
+
+    #[test]
+    fn a_session_is_no_access_token_and_none_is_unsigned() {
+        let session = Session {
+            buyer: BuyerId(5),
+            id: Nonce([1; 16]),
+            expires_at: NOW.plus_ms(1_000),
+        };
+        let text = session.mint(&ring()).unwrap();
+        assert_eq!(Session::verify(&text, &ring(), NOW), Ok(session));
+        assert_eq!(
+            Session::verify(&text, &ring(), NOW.plus_ms(1_000)),
+            Err(TokenFault::Expired)
+        );
+        assert_eq!(
+            Access::verify(&text, &ring(), NOW, 0),
+            Err(TokenFault::Foreign)
+        );
+        let none = "eyJhbGciOiJub25lIiwidHlwIjoiZmxvb2RnYXRlLWFjY2Vzcytqd3QifQ.e30.";
+        assert_eq!(
+            Access::verify(none, &ring(), NOW, 0),
+            Err(TokenFault::Malformed)
+        );
+        assert_eq!(
+            Access::verify(&"a".repeat(5_000), &ring(), NOW, 0),
+            Err(TokenFault::Malformed)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_altered_token_passes(at in 0_usize..300, byte in any::<u8>()) {
+            let mut bytes = access().mint(&ring()).unwrap().into_bytes();
+            let at = at % bytes.len();
+            prop_assume!(bytes[at] != byte);
+            bytes[at] = byte;
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                prop_assert!(Access::verify(text, &ring(), NOW, 0).is_err());
+            }
+        }
+
+        #[test]
+        fn garbage_is_refused_without_a_panic(text in ".{0,200}") {
+            prop_assert!(Access::verify(&text, &ring(), NOW, 0).is_err());
+        }
+    }
+}
