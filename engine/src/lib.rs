@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use lua_free_rules::challenge::Attempt;
-use lua_free_rules::promo::{Snapshot, Status, Terms};
+use lua_free_rules::promo::{Snapshot, Terms};
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::token::{Access, Session};
 use lua_free_rules::units::{
-    BuyerId, Generation, ItemId, Money, Nonce, OrderId, PromoId, ReservationNumber, Sequence,
-    Timestamp,
+    BuyerId, Generation, ItemId, Millis, Money, Nonce, OrderId, PromoId, ReservationNumber,
+    Sequence, SoldEpoch, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -203,7 +203,7 @@ pub struct Reservation {
     /// When it was made, by the engine's clock.
     pub made_at: Timestamp,
     /// How long the written order waits for payment.
-    pub pay_within: lua_free_rules::units::Millis,
+    pub pay_within: Millis,
     /// The number of the change of stock it made.
     pub sequence: Sequence,
 }
@@ -218,7 +218,7 @@ pub struct Reserved {
     /// Whether the promo is sold out after this step, and its epoch: what edges are told.
     pub sold_out: bool,
     /// The epoch that belongs to `sold_out`.
-    pub sold_epoch: lua_free_rules::units::SoldEpoch,
+    pub sold_epoch: SoldEpoch,
 }
 
 /// A release: units of an order that ended unpaid go back.
@@ -334,7 +334,7 @@ impl Change {
 /// An event as it lies in the stream. The payload is kept as text so that one that cannot be read
 /// is set aside, not lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry_ {
+pub struct StreamEntry {
     /// Its id in the stream; later entries have greater ones.
     pub id: i64,
     /// The event in JSON.
@@ -398,17 +398,4 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Removes a session's record: from now on nothing accepts it. Repeating it changes nothing.
     async fn sign_out(&self, session: Session) -> Result<()>;
-}
-
-/// Whether a promo's status lets it sell.
-///
-/// # Errors
-/// As the rules say for a promo that is paused, closed or rebuilding.
-pub fn selling(status: Status) -> std::result::Result<(), Refusal> {
-    match status {
-        Status::Open => Ok(()),
-        Status::Paused => Err(Refusal::Paused),
-        Status::Rebuilding => Err(Refusal::Overloaded),
-        Status::Closed => Err(Refusal::NotOpen { opens_in_s: None }),
-    }
 }

@@ -15,13 +15,16 @@ export function showPrice(element, item, onPromo) {
   element.append(usual);
 }
 
-// The initial under the picture shows while there is none.
+// Without a picture, or when it does not load, the item's initial stands in.
 export function showPicture(figure, item) {
-  figure.dataset.initial = (item?.title ?? "?").slice(0, 1);
-  if (!item?.imgUrl) return;
+  const standIn = () => {
+    figure.replaceChildren();
+    figure.dataset.initial = (item?.title ?? "?").slice(0, 1);
+  };
+  if (!item?.imgUrl) return standIn();
   const image = new Image();
   image.alt = "";
-  image.onerror = () => image.remove();
+  image.onerror = standIn;
   image.src = item.imgUrl;
   figure.replaceChildren(image);
 }

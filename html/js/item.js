@@ -3,7 +3,7 @@ import { get } from "./api.js";
 import { Countdown } from "./countdown.js";
 import { money, moment, showPicture, showPrice } from "./format.js";
 import { Promo } from "./promo.js";
-import { buy } from "./purchase.js";
+import { buy, unfinished } from "./purchase.js";
 import { forget, signedIn, signInLink } from "./session.js";
 import { complain, say } from "./status.js";
 
@@ -36,6 +36,7 @@ function showItem(item) {
   element("facts").textContent = item.sales > 0 ? `${item.sales} sold so far` : "";
   showPrice(element("price"), item, item.promoStatus > 0);
   showPicture(element("picture"), item);
+  element("buy").after(element("status"));
   element("item").hidden = false;
 }
 
@@ -47,18 +48,16 @@ function showUnpromoted() {
 function showPromo() {
   if (!promo.state) return complain(promo.failed);
   const phase = promo.phase;
-  if (!busy) button.disabled = phase !== "live";
+  if (!busy) showButton();
   if (phase === shown) return;
   if (shown === undefined && !element("status").textContent) invite(phase);
   shown = phase;
-  const [look, title, verb] = PHASES[phase];
+  const [look, title] = PHASES[phase];
   const { startsAt, endsAt, perBuyerLimit, price } = promo.state;
   element("phase").className = "badge " + look;
   element("phase").textContent = title;
   element("phase").dataset.phase = phase;
   element("price").firstChild.data = money(price);
-  if (!busy) button.textContent = verb;
-  button.hidden = false;
   offerAmounts(phase, perBuyerLimit);
   countTo(phase, startsAt, endsAt);
 }
@@ -72,7 +71,7 @@ function invite(phase) {
 function countTo(phase, startsAt, endsAt) {
   const open = phase === "live" || phase === "soldOut" || phase === "paused";
   element("when").textContent =
-    phase === "upcoming" ? `Starts ${moment(startsAt)}, in` : open ? "Ends in" : `It ran until ${moment(endsAt)}.`;
+    phase === "upcoming" ? `Starts ${moment(startsAt)}` : open ? "Ends in" : `It ran until ${moment(endsAt)}.`;
   if (phase === "upcoming") countdown.to(startsAt, showPromo);
   else if (open) countdown.to(endsAt, showPromo);
   else countdown.stop();
@@ -85,11 +84,17 @@ function offerAmounts(phase, limit) {
   for (let n = 1; n <= Math.min(limit || 1, 10); n++) field.add(new Option(n, n));
 }
 
+function showButton() {
+  const resuming = unfinished(promo.state.promoId);
+  button.hidden = false;
+  button.disabled = busy || (promo.phase !== "live" && !resuming);
+  button.textContent = busy ? "Working…" : resuming ? "Finish your order" : PHASES[promo.phase][2];
+}
+
 function setBusy(yes) {
   busy = yes;
   button.setAttribute("aria-busy", yes);
-  button.disabled = yes || promo.phase !== "live";
-  button.textContent = yes ? "Working…" : PHASES[promo.phase][2];
+  showButton();
 }
 
 button.addEventListener("click", async () => {

@@ -2,6 +2,7 @@
 // so that trying again after a lost answer, or a reload, is the same order and never a second one.
 import { insist, post } from "./api.js";
 import { solve } from "./challenge.js";
+import { now } from "./clock.js";
 import { say } from "./status.js";
 
 const CHECKS = 3; // in a row, before the buyer is told
@@ -21,6 +22,9 @@ export async function buy(promo, amount) {
   }
 }
 
+// Begun and not yet answered: it may be an order already, so it can be finished even after the sale.
+export const unfinished = (promoId) => kept(promoId) !== null;
+
 const kept = (promoId) => JSON.parse(sessionStorage.getItem(slot(promoId)));
 
 async function begin({ promoId, itemId, challenge }, amount) {
@@ -32,7 +36,7 @@ async function begin({ promoId, itemId, challenge }, amount) {
 
 async function accessToken(promoId, itemId, offered) {
   for (let n = 1; ; n++) {
-    if (!solved || solved.promoId !== promoId || solved.expiresAt < Date.now()) {
+    if (!solved || solved.promoId !== promoId || solved.expiresAt < now()) {
       say(n === 1 ? "One quick check, then your order." : "The check was not passed. Here is another try.");
       solved = { promoId, ...(await solve(promoId, offered, waiting)) };
     }

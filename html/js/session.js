@@ -1,6 +1,7 @@
 // Who is signed in, as far as this page shows it. The session itself is a cookie that no script can read;
 // only the name is remembered here, so that a crowd looking at a page asks no order server for it.
 import { post } from "./api.js";
+import { complain } from "./status.js";
 
 const NAME = "floodgate.name";
 
@@ -13,7 +14,6 @@ export function remember(user) {
 
 export function forget() {
   localStorage.removeItem(NAME);
-  sessionStorage.clear();
   showNav();
 }
 
@@ -38,9 +38,10 @@ element("logout").addEventListener("click", async () => {
   try {
     await post("/user/logout");
   } catch (refusal) {
-    if (refusal.code !== 20003) return alert("You are still signed in. " + refusal.message);
+    if (refusal.code !== 20003) return complain(refusal);
   }
   forget();
+  sessionStorage.clear(); // a purchase under way was this buyer's
   location.assign("/");
 });
 element("sign-in").href = location.pathname.endsWith("/login.html") ? location.href : signInLink().href;

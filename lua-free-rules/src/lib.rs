@@ -16,6 +16,9 @@
 //! | [`challenge`] | the challenge's signed envelope and the verdict on an answer |
 //! | [`limit`] | rate limits (GCRA) |
 //! | [`admission`] | may this request go on? |
+//! | [`fields`] | the fields of a request: JSON, form, query |
+//! | [`purchase`] | a request to create an order |
+//! | [`item`] | an item and a promo as buyers see them |
 //! | [`config`] | what is written in TOML, and its errors |
 //!
 //! Invariants: no function here panics on input from outside; a price is a whole number of minor
@@ -26,10 +29,13 @@ pub mod admission;
 pub mod challenge;
 pub mod config;
 pub mod equation;
+pub mod fields;
+pub mod item;
 pub mod keys;
 pub mod limit;
 pub mod order;
 pub mod promo;
+pub mod purchase;
 pub mod refusal;
 pub mod token;
 pub mod units;

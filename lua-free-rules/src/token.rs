@@ -15,6 +15,9 @@ pub const TOKEN_BYTES_MAX: usize = 1024;
 /// How far clocks of edge, order server and engine may differ, in seconds.
 pub const LEEWAY_S: i64 = 2;
 
+/// The cookie that carries a session.
+pub const SESSION_COOKIE: &str = "floodgate_session";
+
 const ISSUER: &str = "floodgate";
 const ACCESS_AUDIENCE: &str = "floodgate-orders";
 const ACCESS_TYPE: &str = "floodgate-access+jwt";
@@ -22,7 +25,7 @@ const SESSION_AUDIENCE: &str = "floodgate-shop";
 const SESSION_TYPE: &str = "floodgate-session+jwt";
 
 /// What an access token grants: one buyer, one promo, one item, a number of units, for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// Who may use it.
     pub buyer: BuyerId,
@@ -43,7 +46,7 @@ pub struct Access {
 }
 
 /// Who a session belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// The buyer who signed in.
     pub buyer: BuyerId,
@@ -199,6 +202,30 @@ impl Session {
     }
 }
 
+/// The session text in a request: `Authorization: Bearer …` if there is one, else the cookie.
+pub fn session_text<'a>(
+    authorization: Option<&'a str>,
+    cookies: Option<&'a str>,
+) -> Option<&'a str> {
+    authorization
+        .and_then(bearer)
+        .or_else(|| cookies.and_then(|all| cookie(all, SESSION_COOKIE)))
+}
+
+/// The token in `Bearer <token>`.
+pub fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The value of the first cookie of that name in a `Cookie` header.
+pub fn cookie<'a>(header: &'a str, name: &str) -> Option<&'a str> {
+    header.split(';').find_map(|pair| {
+        let (key, value) = pair.trim().split_once('=')?;
+        (key == name).then_some(value)
+    })
+}
+
 const fn seconds(s: i64) -> Timestamp {
     Timestamp(s.saturating_mul(1000))
 }
@@ -324,6 +351,14 @@ mod tests {
             Access::verify(&"a".repeat(5_000), &ring(), NOW, 0),
             Err(TokenFault::Malformed)
         );
+    }
+
+    #[test]
+    fn a_session_comes_by_header_or_by_cookie() {
+        let cookies = Some("a=b; floodgate_session=s1; floodgate_session=s2");
+        assert_eq!(session_text(Some("bearer t"), cookies), Some("t"));
+        assert_eq!(session_text(Some("Basic t"), cookies), Some("s1"));
+        assert_eq!(session_text(None, Some("xfloodgate_session=s")), None);
     }
 
     proptest! {

@@ -1,0 +1,1 @@
+//! The suite that every home of the engine passes.

@@ -1,1 +1,0 @@
-//! What is written in TOML, and its errors.
