@@ -64,6 +64,7 @@ function show(next) {
   element("order-created").textContent = moment(order.createdAt);
   element("actions").hidden = order.state !== "written";
   element("cancel-sure").hidden = true;
+  element("actions").before(element("status"));
   element("order").hidden = false;
   showTimeLeft();
 }

@@ -12,7 +12,7 @@ const WORDS = {
   30001: "Sold out. Units that are not paid for in time come back, so look again later.",
   30002: "That was a lot of requests. Wait a moment, then try again.",
   30003: "The sale is not open.",
-  30004: "The check was not passed. Here is another try.",
+  30004: "The check was not passed. Press Buy to try again.",
   30005: "Your place in this sale has run out. Press Buy to ask for a new one.",
   30006: "You have reached the limit per person for this sale.",
   30007: "All places are taken for now. Some may come back: try again in a little while.",

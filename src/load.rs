@@ -1,0 +1,101 @@
+//! Reads a configuration folder and hands its text to the rules; what they refuse is reported whole.
+
+use std::path::{Path, PathBuf};
+
+use lua_free_rules::config::{Config, File, Files, parse};
+
+use crate::{Failure, Outcome};
+
+/// Largest configuration file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A configuration and the folder that its paths are relative to.
+pub struct Loaded {
+    pub config: Config,
+    folder: PathBuf,
+}
+
+impl Loaded {
+    /// A path as written in the configuration, from here.
+    pub fn path(&self, written: &str) -> PathBuf {
+        self.folder.join(written)
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.path(&self.config.node.data_dir)
+    }
+
+    pub fn ledger(&self) -> PathBuf {
+        self.data_dir().join(self.config.node.database.sqlite_path())
+    }
+
+    pub fn engine(&self) -> PathBuf {
+        self.data_dir().join("engine.db")
+    }
+}
+
+/// Loads the folder.
+///
+/// # Errors
+/// Every error in it, each with file, line and column.
+pub fn load(folder: &Path) -> Outcome<Loaded> {
+    let (files, mut errors) = read(folder);
+    match parse(&files) {
+        Ok(config) if errors.is_empty() => Ok(Loaded { config, folder: folder.to_owned() }),
+        Ok(_) => Err(Failure::Config(errors)),
+        Err(found) => {
+            errors.extend(found.iter().map(ToString::to_string));
+            Err(Failure::Config(errors))
+        }
+    }
+}
+
+/// `floodgate check`.
+pub fn check(folder: &Path) -> Outcome {
+    let loaded = load(folder)?;
+    println!(
+        "{}: good; {} items, {} promos",
+        folder.display(),
+        loaded.config.catalog.len(),
+        loaded.config.promos.len()
+    );
+    Ok(())
+}
+
+fn read(folder: &Path) -> (Files, Vec<String>) {
+    let mut errors = Vec::new();
+    let mut take = |path: PathBuf| {
+        let text = read_text(&path).unwrap_or_else(|why| {
+            errors.push(format!("{}: {why}", path.display()));
+            String::new()
+        });
+        File { name: path.display().to_string(), text }
+    };
+    let node = take(folder.join("floodgate.toml"));
+    let catalog = take(folder.join("catalog.toml"));
+    let promos = promo_files(folder).into_iter().map(take).collect();
+    (Files { node, catalog, promos }, errors)
+}
+
+fn promo_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder.join("promos")).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("larger than {FILE_BYTES_MAX} bytes: is this a configuration file?"));
+    }
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        format!("line {line} is not UTF-8: save the file as UTF-8")
+    })
+}

@@ -1,0 +1,76 @@
+//! `floodgate publish`: asks the running process, or publishes into the files when none runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use engine::embedded::{Embedded, OpenError, Options};
+use engine::{Promos as _, Publish, Published, SystemClock};
+use lua_free_rules::config::Promo;
+use lua_free_rules::units::PromoId;
+
+use crate::load::{Loaded, load};
+use crate::running::Running;
+use crate::{Failure, Outcome, run, secrets};
+
+pub fn publish(folder: &Path, promo: i64) -> Outcome {
+    let loaded = load(folder)?;
+    let known = loaded.config.promos.iter().find(|known| known.id == PromoId(promo));
+    let Some(proposal) = known else {
+        let words = format!("{}: no file in promos/ has id = {promo}", folder.display());
+        return Err(Failure::Config(vec![words]));
+    };
+    std::fs::create_dir_all(loaded.data_dir())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let options = run::engine_options(&loaded);
+        match Embedded::open(&loaded.engine(), Arc::new(SystemClock), options) {
+            Ok(engine) => into_files(engine, proposal).await,
+            Err(OpenError::Locked { .. }) => ask(&loaded, proposal).await,
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+/// The request that publishes a proposal now.
+pub fn request(proposal: &Promo, only_first: bool) -> Publish {
+    use engine::Clock as _;
+    Publish {
+        promo: proposal.id,
+        terms: proposal.terms(SystemClock.now()),
+        digest: proposal.digest(),
+        only_first,
+    }
+}
+
+async fn into_files(engine: Embedded, proposal: &Promo) -> Outcome {
+    let (published, snapshot) = engine.publish(request(proposal, false)).await?;
+    engine.close().await;
+    let what = match published {
+        Published::New => "published",
+        Published::Unchanged => "unchanged",
+    };
+    println!("promo {}: {what}, generation {}", proposal.id, snapshot.generation.0);
+    Ok(())
+}
+
+async fn ask(loaded: &Loaded, proposal: &Promo) -> Outcome {
+    let running = Running::read(&loaded.data_dir())?;
+    let url = format!("{}/item/publishpromo?id={}", running.order_server()?, proposal.id);
+    let answer = reqwest::Client::new()
+        .post(url)
+        .bearer_auth(secrets::operator_token(loaded)?)
+        .json(&serde_json::json!({ "digest": proposal.digest() }))
+        .send()
+        .await
+        .context("the running process does not answer")?;
+    let body: serde_json::Value = answer.json().await?;
+    if body["status"] == "success" {
+        let (result, generation) = (&body["data"]["result"], &body["data"]["promo"]["generation"]);
+        let what = if result == "new" { "published" } else { "unchanged" };
+        println!("promo {}: {what}, generation {generation}", proposal.id);
+        return Ok(());
+    }
+    let words = body["data"]["errMsg"].as_str().unwrap_or("the answer makes no sense");
+    Err(anyhow!("promo {} was not published: {words}", proposal.id).into())
+}

@@ -1,0 +1,164 @@
+//! `floodgate run`: the edge, the order servers and the order writer in one process.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use engine::embedded::{Embedded, OpenError, Options};
+use engine::{Clock as _, Engine, Promos as _, SharedEngine, SystemClock};
+use lua_free_rules::config::Address;
+use lua_free_rules::promo::{Phase, Snapshot};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::load::{Loaded, load};
+use crate::running::Running;
+use crate::{Failure, Outcome, publish, secrets};
+
+pub fn run(folder: &Path) -> Outcome {
+    let loaded = load(folder)?;
+    log_to_stderr();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(loaded.data_dir())
+        .with_context(|| format!("cannot create {}", loaded.data_dir().display()))?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if loaded.config.node.edge.threads > 0 {
+        builder.worker_threads(loaded.config.node.edge.threads);
+    }
+    builder.enable_all().build()?.block_on(serve(&loaded))
+}
+
+/// The embedded engine's settings.
+pub fn engine_options(loaded: &Loaded) -> Options {
+    Options { stream_max: loaded.config.node.orders.stream_max, ..Options::default() }
+}
+
+async fn serve(loaded: &Loaded) -> Outcome {
+    // Signals are watched before anything is announced, so that none is missed.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let engine = Arc::new(open_engine(loaded)?);
+    for proposal in &loaded.config.promos {
+        engine
+            .publish(publish::request(proposal, true))
+            .await
+            .with_context(|| format!("promo {} cannot be published", proposal.id))?;
+    }
+    let shared: SharedEngine = engine.clone();
+    let orders = backend::start(order_settings(loaded)?, shared.clone()).await?;
+    let edge = proxy::start(edge_settings(loaded, &orders.listen)?, shared).await?;
+
+    let running = Running {
+        pid: std::process::id(),
+        edge: edge.listen,
+        edge_admin: edge.admin,
+        orders: orders.listen.clone(),
+        orders_admin: orders.admin,
+    };
+    running.write(&loaded.data_dir())?;
+    announce(loaded, &running, &engine.promos().await?.1);
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    println!("stopping: work in flight is finished first");
+    let deadline = Instant::now() + loaded.config.node.grace.duration();
+    edge.stop(deadline.saturating_duration_since(Instant::now())).await;
+    orders.stop(deadline.saturating_duration_since(Instant::now())).await;
+    engine.close().await;
+    Running::remove(&loaded.data_dir());
+    println!("stopped");
+    Ok(())
+}
+
+fn open_engine(loaded: &Loaded) -> Outcome<Embedded> {
+    match Embedded::open(&loaded.engine(), Arc::new(SystemClock), engine_options(loaded)) {
+        Ok(engine) => Ok(engine),
+        Err(error @ OpenError::Locked { .. }) => Err(Failure::Config(vec![error.to_string()])),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn order_settings(loaded: &Loaded) -> Outcome<backend::Settings> {
+    let node = &loaded.config.node;
+    Ok(backend::Settings {
+        listen: node.orders.listen.iter().map(|address| address.0).collect(),
+        admin: node.orders.admin.0,
+        node: node.clone(),
+        database: loaded.ledger(),
+        keys: secrets::key_ring(loaded)?,
+        operator_token: secrets::operator_token(loaded)?.into(),
+        webhook_secret: secrets::webhook_secret(loaded)?.into(),
+        secure_cookies: node.edge.tls.is_some() || node.edge.behind_tls,
+        catalog: loaded.config.catalog.clone(),
+        promos: loaded.config.promos.clone(),
+    })
+}
+
+fn edge_settings(loaded: &Loaded, orders: &[SocketAddr]) -> Outcome<proxy::Settings> {
+    let node = &loaded.config.node;
+    let mut edge = node.edge.clone();
+    if let Some(tls) = &mut edge.tls {
+        tls.certificate = loaded.path(&tls.certificate).display().to_string();
+        tls.key = loaded.path(&tls.key).display().to_string();
+    }
+    let upstreams = match edge.upstreams.as_slice() {
+        [] => orders.to_vec(),
+        named => named.iter().map(|Address(address)| *address).collect(),
+    };
+    Ok(proxy::Settings {
+        listen: edge.listen.0,
+        admin: edge.admin.0,
+        upstreams,
+        pages: loaded.path(&edge.pages),
+        keys: secrets::key_ring(loaded)?,
+        operator_token: secrets::operator_token(loaded)?.into(),
+        resubmit_for: node.orders.resubmit_for,
+        edge,
+    })
+}
+
+fn announce(loaded: &Loaded, running: &Running, promos: &[Snapshot]) {
+    let scheme = if loaded.config.node.edge.tls.is_some() { "https" } else { "http" };
+    let list = |all: &[SocketAddr]| {
+        all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    println!("floodgate {} is open", env!("CARGO_PKG_VERSION"));
+    println!("  shop      {scheme}://{}", running.edge);
+    println!("  orders    {}", list(&running.orders));
+    println!("  metrics   http://{}/metrics (edge)", running.edge_admin);
+    println!("            http://{}/metrics (orders)", running.orders_admin);
+    println!("  data      {}", loaded.data_dir().display());
+    for promo in promos {
+        println!("  promo {}   {}", promo.promo, describe(promo));
+    }
+    println!("Ctrl-C stops it when work in flight is done.");
+}
+
+fn describe(promo: &Snapshot) -> String {
+    let now = SystemClock.now();
+    let stock = format!("{} of {} left", promo.available, promo.terms.stock);
+    match promo.phase(now) {
+        Phase::Upcoming => {
+            let wait = Duration::from_millis(promo.terms.starts_at.ms_since(now).unsigned_abs());
+            format!("opens in {} s, {stock}", wait.as_secs_f64().ceil())
+        }
+        Phase::Live => format!("live, {stock}"),
+        Phase::Paused => format!("paused, {stock}"),
+        Phase::Ended | Phase::Closed => format!("over, {stock}"),
+    }
+}
+
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,floodgate=info,floodgate_backend=info"));
+    // Only a second call in one process could fail.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
