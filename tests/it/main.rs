@@ -1,1 +1,13 @@
-fn main() {}
+//! End to end: every test starts the real binary on free ports, with data of its own, and stops it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod bad_input;
+mod browser;
+mod buyer;
+mod commands;
+mod crash;
+mod house;
+mod purchase;
+mod relay;
+mod sale;
+mod upstreams;

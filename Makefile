@@ -1,0 +1,25 @@
+# Two commands are all the set-up there is: `make run` and `make test`. Both install what is
+# missing on a Debian machine first.
+
+.PHONY: run test check-style build-tools test-tools clean
+
+# The whole shop on this machine: http://127.0.0.1:8080
+run: build-tools
+	cargo run --release --locked -- run
+
+# Everything that is promised, tested here: rules, engine, edge, order servers, pages in a browser.
+test: test-tools check-style
+	cargo test --workspace --locked
+
+check-style: build-tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+build-tools:
+	@deploy/install-tools.sh build
+
+test-tools:
+	@deploy/install-tools.sh test
+
+clean:
+	cargo clean

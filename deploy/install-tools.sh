@@ -1,0 +1,53 @@
+#!/bin/sh
+# Installs what building (`build`) or testing (`test`) needs and this machine lacks: with apt on
+# Debian and its kin; elsewhere it says what to install. Does nothing where nothing is missing.
+set -eu
+
+rust_version=1.95
+missing=
+
+need() { # command package
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
+need cc gcc
+need cmake cmake
+need make make
+if [ "${1:-build}" = test ]; then
+    need chromium chromium
+    need chromedriver chromium-driver
+fi
+
+if [ -n "$missing" ]; then
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "Please install:$missing (the names are Debian's)" >&2
+        exit 1
+    fi
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then as_root=sudo; fi
+    echo "installing:$missing"
+    $as_root apt-get update -qq
+    # shellcheck disable=SC2086 # a list of packages
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+if ! command -v cargo >/dev/null 2>&1 && [ -x "$HOME/.cargo/bin/cargo" ]; then
+    echo "Rust is installed but not on the PATH: run '. \$HOME/.cargo/env' first" >&2
+    exit 1
+fi
+if ! command -v cargo >/dev/null 2>&1; then
+    if command -v apt-get >/dev/null 2>&1 && apt-cache show rustup >/dev/null 2>&1; then
+        as_root=
+        if [ "$(id -u)" -ne 0 ]; then as_root=sudo; fi
+        DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq rustup >/dev/null
+        rustup default stable
+    else
+        echo "Please install Rust $rust_version or newer: https://rustup.rs" >&2
+        exit 1
+    fi
+fi
+have=$(rustc --version | cut -d' ' -f2)
+if [ "$(printf '%s\n%s\n' "$rust_version" "$have" | sort -V | head -n 1)" != "$rust_version" ]; then
+    echo "Rust $have is too old: Floodgate needs $rust_version or newer (rustup update)" >&2
+    exit 1
+fi
