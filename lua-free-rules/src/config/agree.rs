@@ -96,7 +96,7 @@ fn check_item(
 fn known_items(known: &BTreeMap<ItemId, &catalog::Draft>) -> String {
     const SHOWN_MAX: usize = 10;
     if known.is_empty() {
-        return "it has no items yet, add one under `[[item]]`".to_owned();
+        return "it has no items yet, add it under `[[item]]`".to_owned();
     }
     let ids: Vec<_> = known
         .keys()
@@ -104,7 +104,10 @@ fn known_items(known: &BTreeMap<ItemId, &catalog::Draft>) -> String {
         .map(ToString::to_string)
         .collect();
     let more = if known.len() > SHOWN_MAX { ", …" } else { "" };
-    format!("use one of {}{more}, or add it there", ids.join(", "))
+    format!(
+        "use one that is ({}{more}), or add it there",
+        ids.join(", ")
+    )
 }
 
 fn check_promo_ids(promos: &[PromoFile<'_>]) {

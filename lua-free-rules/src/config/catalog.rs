@@ -114,7 +114,9 @@ fn description(table: &mut Table<'_>) -> Option<String> {
 }
 
 fn image(table: &mut Table<'_>) -> Option<String> {
-    let image = table.required::<String>("image", "\"/resources/img/sneakers.svg\"")?;
+    let Some(image) = table.get::<String>("image") else {
+        return Some(String::new());
+    };
     if is_path_here(&image.value) {
         return Some(image.value);
     }

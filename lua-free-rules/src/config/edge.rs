@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::node::{Listener, listener, path};
-use super::reader::Table;
+use super::reader::{Found, Table};
 use super::value::{Address, Size, loopback};
 use crate::limit::Rate;
 use crate::units::Millis;
@@ -64,17 +64,20 @@ impl Default for Edge {
 impl Edge {
     pub(super) fn read(table: &mut Table<'_>, listeners: &mut Vec<Listener>) -> Self {
         let default = Self::default();
-        let edge = Self {
-            listen: listener(table, "listen", default.listen, listeners),
-            admin: listener(table, "admin", default.admin, listeners),
-            upstreams: upstreams(table),
+        let listen = listener(table, "listen", default.listen, listeners);
+        let behind_tls = table.get::<bool>("behind_tls");
+        check_exposure(table, listen, behind_tls);
+        Self {
+            listen: listen.value,
+            admin: listener(table, "admin", default.admin, listeners).value,
+            upstreams: upstreams(table, listen.value),
             trusted_proxies: table
                 .list("trusted_proxies")
                 .unwrap_or_default()
                 .into_iter()
                 .map(|found| found.value)
                 .collect(),
-            behind_tls: table.or("behind_tls", default.behind_tls),
+            behind_tls: behind_tls.map_or(default.behind_tls, |found| found.value),
             tls: table.table("tls", Tls::read).flatten(),
             pages: path(table, "pages").unwrap_or(default.pages),
             threads: table.number("threads", default.threads, 0..=1_024),
@@ -82,59 +85,48 @@ impl Edge {
             rates: table.section("rates", Rates::read),
             item_cache: table.section("item_cache", ItemCache::read),
             puzzles: table.section("puzzles", Puzzles::read),
-        };
-        edge.check_exposure(table);
-        edge
-    }
-
-    /// A plain listener is for this machine, unless somebody vouches for TLS in front of it.
-    fn check_exposure(&self, table: &mut Table<'_>) {
-        let says_tls = table.key_at("tls").is_some();
-        let vouches = self.behind_tls
-            || table.key_at("behind_tls").is_some_and(|_| {
-                // Written, but not as true or false: that is an error already.
-                table.get::<bool>("behind_tls").is_none()
-            });
-        if says_tls || vouches || self.listen.0.ip().is_loopback() {
-            return;
         }
-        let at = table
-            .get::<Address>("listen")
-            .map_or(table.start(), |found| found.at);
-        table.error(
-            at,
-            format!(
-                "`edge.listen` = {} is open to others, without TLS: add `[edge.tls]` with \
-                 `certificate` and `key`, or set `behind_tls = true` if a proxy in front ends TLS, \
-                 or listen on 127.0.0.1",
-                self.listen
-            ),
-        );
     }
 }
 
-fn upstreams(table: &mut Table<'_>) -> Vec<Address> {
+/// A plain listener is for this machine, unless somebody vouches for TLS in front of it.
+fn check_exposure(table: &Table<'_>, listen: Found<Address>, behind_tls: Option<Found<bool>>) {
+    // What is written wrong is an error already: what it would have been is not guessed at.
+    let vouches = match behind_tls {
+        Some(found) => found.value,
+        None => table.key_at("behind_tls").is_some(),
+    };
+    let ends_tls = table.key_at("tls").is_some();
+    if ends_tls || vouches || listen.value.0.ip().is_loopback() {
+        return;
+    }
+    table.error(
+        listen.at,
+        format!(
+            "`edge.listen` = {} is open to others, without TLS: add `[edge.tls]` with \
+             `certificate` and `key`, or set `behind_tls = true` if a proxy in front ends TLS, or \
+             listen on 127.0.0.1",
+            listen.value
+        ),
+    );
+}
+
+fn upstreams(table: &mut Table<'_>, own: Address) -> Vec<Address> {
     let mut upstreams: Vec<Address> = Vec::new();
-    let own = table.get::<Address>("listen").map(|found| found.value);
-    for found in table.list::<Address>("upstreams").unwrap_or_default() {
-        let address = found.value;
-        if address.0.port() == 0 {
+    for Found { value, at } in table.list::<Address>("upstreams").unwrap_or_default() {
+        if value.0.port() == 0 {
             table.error(
-                found.at,
-                format!("`{address}` has no port: write the order server's own"),
+                at,
+                format!("`{value}` names no port: write that of an order server"),
             );
-        } else if own == Some(address) {
-            table.error(
-                found.at,
-                format!("`{address}` is the edge itself: write where an order server listens"),
-            );
-        } else if upstreams.contains(&address) {
-            table.error(
-                found.at,
-                format!("`{address}` is listed twice: write each once"),
-            );
+        } else if value == own {
+            let words =
+                format!("`{value}` is the edge itself: write where an order server listens");
+            table.error(at, words);
+        } else if upstreams.contains(&value) {
+            table.error(at, format!("`{value}` is listed twice: write each once"));
         } else {
-            upstreams.push(address);
+            upstreams.push(value);
         }
     }
     upstreams

@@ -5,8 +5,6 @@
 //! stands behind `=`. Each section has a file with its fields, defaults and bounds side by side.
 //! `agree` holds what one file must know of another.
 
-use std::fmt;
-
 mod accounts;
 mod agree;
 mod catalog;
@@ -64,7 +62,8 @@ pub struct Config {
 }
 
 /// What is wrong at one place, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{file}:{line}:{column}: {message}")]
 pub struct ConfigError {
     /// The file, by the name it was given with.
     pub file: String,
@@ -75,20 +74,6 @@ pub struct ConfigError {
     /// What is wrong, and what would be right. One line.
     pub message: String,
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            file,
-            line,
-            column,
-            message,
-        } = self;
-        write!(f, "{file}:{line}:{column}: {message}")
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// Reads a configuration.
 ///

@@ -3,7 +3,7 @@
 
 use toml::de::DeValue;
 
-use super::reader::{Found, Table, nearest};
+use super::reader::{Found, Table};
 use super::source::shown;
 use super::value::{Leaf, text_leaf};
 use super::{Accounts, Address, Edge, Keys, Operator, OrderServers, Payment, Writer};
@@ -86,8 +86,9 @@ impl Node {
     fn warn_of_open_codes(&self, table: &Table<'_>) {
         let echo = self.accounts.otp_delivery == super::OtpDelivery::Echo;
         if echo && !self.edge.listen.0.ip().is_loopback() {
+            let at = table.value_at(&["accounts", "otp_delivery"]);
             table.warn(
-                table.start(),
+                at.unwrap_or(table.start()),
                 "`accounts.otp_delivery` is \"echo\" on a listener that is not on loopback: whoever \
                  asks for a number's code is told it; use \"webhook\" for real buyers",
             );
@@ -102,24 +103,28 @@ pub(super) struct Listener {
     pub(super) at: Option<usize>,
 }
 
-/// Reads the address `key`, and adds it to the listeners.
+/// The address `key`, or its default, which then stands where its table does. Adds it to the
+/// listeners.
 pub(super) fn listener(
     table: &mut Table<'_>,
     key: &'static str,
     default: Address,
     listeners: &mut Vec<Listener>,
-) -> Address {
-    let found = table.get::<Address>(key);
-    let address = found.map_or(default, |found| found.value);
+) -> Found<Address> {
+    let written = table.get::<Address>(key);
+    let found = written.unwrap_or(Found {
+        value: default,
+        at: table.start(),
+    });
     // One that is written wrong stands for nothing: it cannot collide.
-    if found.is_some() || table.key_at(key).is_none() {
+    if written.is_some() || table.key_at(key).is_none() {
         listeners.push(Listener {
             name: table.name(key),
-            address,
-            at: found.map(|found| found.at),
+            address: found.value,
+            at: written.map(|written| written.at),
         });
     }
-    address
+    found
 }
 
 fn check_listeners(table: &Table<'_>, listeners: &[Listener]) {
@@ -228,14 +233,12 @@ impl TryFrom<String> for Database {
 
 text_leaf!(Database, "a database in quotes, like \"sqlite:ledger.db\"");
 
-/// Says that `written` is none of `words`, and which it may have been meant to be.
+/// Says that `written` is none of `words`.
 pub(super) fn none_of(written: &str, what: &str, words: &[&str]) -> String {
-    let remedy = nearest(written, words).map_or_else(
-        || {
-            let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
-            format!("write one of {}", words.join(", "))
-        },
-        |near| format!("did you mean \"{near}\"?"),
-    );
-    format!("`{}` is not {what}: {remedy}", shown(written))
+    let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    format!(
+        "`{}` is not {what}: write one of {}",
+        shown(written),
+        words.join(", ")
+    )
 }

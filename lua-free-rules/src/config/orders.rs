@@ -44,7 +44,7 @@ impl OrderServers {
         let day = Millis::seconds(24 * 3_600);
         Self {
             listen: listen(table, default.listen, listeners),
-            admin: listener(table, "admin", default.admin, listeners),
+            admin: listener(table, "admin", default.admin, listeners).value,
             in_flight_max: table.number("in_flight_max", default.in_flight_max, 1..=10_000),
             waiting_max: table.number("waiting_max", default.waiting_max, 0..=1_000_000),
             stream_max: table.number("stream_max", default.stream_max, 1..=100_000_000),

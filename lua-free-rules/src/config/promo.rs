@@ -128,9 +128,9 @@ fn end(table: &mut Table<'_>) -> Option<Found<End>> {
 }
 
 /// Notes it unless exactly one of two keys is written.
-fn one_of(table: &Table<'_>, [moment, span]: [&str; 2], neither: &str) {
+fn one_of(table: &mut Table<'_>, [moment, span]: [&'static str; 2], neither: &str) {
     match (table.key_at(moment), table.key_at(span)) {
-        (None, None) => table.error_here(neither),
+        (None, None) => table.absent(&[moment, span], neither),
         (Some(first), Some(second)) => table.error(
             first.max(second),
             format!("`{moment}` and `{span}` say the same thing twice: keep one of them"),

@@ -37,6 +37,13 @@ pub(super) struct Table<'a> {
     path: String,
     at: usize,
     known: Vec<&'static str>,
+    absent: Vec<Absent>,
+}
+
+/// A note that something is missing: one of these keys should be there.
+struct Absent {
+    keys: Vec<&'static str>,
+    message: String,
 }
 
 impl<'a> Table<'a> {
@@ -52,6 +59,7 @@ impl<'a> Table<'a> {
             path,
             at,
             known: Vec::new(),
+            absent: Vec::new(),
         }
     }
 
@@ -138,19 +146,36 @@ impl<'a> Table<'a> {
         example: &str,
     ) -> Option<Found<T>> {
         if self.key_at(key).is_none() {
-            self.known.push(key);
             self.missing(key, example);
-            return None;
         }
         self.get(key)
     }
 
     /// Notes that `key` is missing; `example` shows how to write it.
-    pub(super) fn missing(&self, key: &str, example: &str) {
-        self.error_here(format!(
-            "`{}` is missing: write one like `{key} = {example}`",
-            self.name(key)
-        ));
+    pub(super) fn missing(&mut self, key: &'static str, example: &str) {
+        let name = self.name(key);
+        self.absent(
+            &[key],
+            format!("`{name}` is missing: write one like `{key} = {example}`"),
+        );
+    }
+
+    /// Notes that one of `keys` should be there, unless it turns out to be there misspelt.
+    pub(super) fn absent(&mut self, keys: &[&'static str], message: impl Into<String>) {
+        self.absent.push(Absent {
+            keys: keys.to_vec(),
+            message: message.into(),
+        });
+    }
+
+    /// Where the value at the end of `path` stands.
+    pub(super) fn value_at(&self, path: &[&str]) -> Option<usize> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.entries.get(*first)?;
+        for key in rest {
+            value = value.get_ref().get(*key)?;
+        }
+        Some(value.span().start)
     }
 
     /// A whole number within `range`, if it is written and good.
@@ -268,7 +293,7 @@ impl<'a> Table<'a> {
         let name = self.name(key);
         let Some(entries) = value.get_ref().as_table() else {
             let words = format!(
-                "`{name}` must be a table, `[{name}]`, not {}",
+                "`{name}` must be a table, written `[{name}]` or `{key} = {{ … }}`, not {}",
                 kind(value.get_ref())
             );
             self.error(value.span().start, words);
@@ -337,48 +362,52 @@ impl<'a> Table<'a> {
         found
     }
 
-    /// Notes every key that nobody asked for.
+    /// Notes every key that nobody asked for, and what is missing.
     pub(super) fn finish(self) {
+        let mut meant = Vec::new();
         for key in self.entries.keys() {
             let written = key.get_ref().as_ref();
             if self.known.contains(&written) {
                 continue;
             }
             // Looking for what was meant costs most here: not for what nobody will see.
-            let message = match self.source.is_full() {
-                true => String::new(),
-                false => self.unknown(written),
+            let message = if self.source.is_full() {
+                String::new()
+            } else {
+                let near = nearest(written, &self.known);
+                meant.extend(near);
+                self.unknown(written, near)
             };
             self.error(key.span().start, message);
         }
+        for Absent { keys, message } in &self.absent {
+            if !keys.iter().any(|key| meant.contains(key)) {
+                self.error_here(message);
+            }
+        }
     }
 
-    fn unknown(&self, written: &str) -> String {
+    fn unknown(&self, written: &str, near: Option<&str>) -> String {
         let place = match self.path.as_str() {
             "" => String::new(),
             path => format!(" in `{path}`"),
         };
-        format!(
-            "unknown key `{}`{place}: {}",
-            shown(written),
-            self.remedy(written)
-        )
-    }
-
-    fn remedy(&self, written: &str) -> String {
-        if let Some(near) = nearest(written, &self.known) {
-            return format!("did you mean `{near}`?");
-        }
-        let mut known = self.known.clone();
-        known.sort_unstable();
-        known.dedup();
-        let known: Vec<_> = known.iter().map(|key| format!("`{key}`")).collect();
-        format!("the keys here are {}", known.join(", "))
+        let remedy = near.map_or_else(
+            || {
+                let mut known = self.known.clone();
+                known.sort_unstable();
+                known.dedup();
+                let known: Vec<_> = known.iter().map(|key| format!("`{key}`")).collect();
+                format!("the keys here are {}", known.join(", "))
+            },
+            |near| format!("did you mean `{near}`?"),
+        );
+        format!("unknown key `{}`{place}: {remedy}", shown(written))
     }
 }
 
 /// The known word that `written` was probably meant to be.
-pub(super) fn nearest<'w>(written: &str, known: &[&'w str]) -> Option<&'w str> {
+fn nearest<'w>(written: &str, known: &[&'w str]) -> Option<&'w str> {
     if written.len() > SHOWN_CHARS_MAX {
         return None;
     }

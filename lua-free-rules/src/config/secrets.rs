@@ -34,7 +34,8 @@ impl Keys {
         if let Some(active) = &active {
             check_active(table, active, &ids);
         } else if !ids.is_empty() && table.key_at("active").is_none() {
-            table.missing("active", "\"k1\", the id of the key that signs");
+            let words = "`keys.active` is missing: say which key signs, like `active = \"k1\"`";
+            table.absent(&["active"], words);
         }
         Self {
             active: active.map(|found| found.value),
@@ -101,7 +102,8 @@ impl KeyFile {
         let file = path(table, "file");
         let env = filled(table, "env", VARIABLE);
         match (table.key_at("file"), table.key_at("env")) {
-            (None, None) => table.error_here(
+            (None, None) => table.absent(
+                &["file", "env"],
                 "this key has no source: write `file = \"k1.key\"` or `env = \"FLOODGATE_KEY\"`",
             ),
             (Some(first), Some(second)) => table.error(

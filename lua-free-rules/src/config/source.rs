@@ -61,7 +61,11 @@ impl<'a> Source<'a> {
             }
             Err(error) => {
                 let at = error.span().map_or(0, |span| span.start);
-                self.error(at, format!("this is not TOML: {}", error.message()));
+                let problem = match error.message() {
+                    "duplicate key" => "this key stands here a second time, keep one",
+                    other => other,
+                };
+                self.error(at, format!("this is not TOML: {problem}"));
                 None
             }
         }
