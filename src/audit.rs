@@ -16,6 +16,9 @@ use crate::load::{Loaded, load};
 use crate::running::Running;
 use crate::{Failure, Outcome, run, secrets};
 
+/// The longest that a running process lets its ledger catch up for.
+const ASK_WAIT_MAX: Duration = Duration::from_secs(25);
+
 pub fn audit(folder: &Path, promo: Option<i64>, json: bool, wait: Duration) -> Outcome {
     let loaded = load(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -78,6 +81,7 @@ async fn ask(
     wait: Duration,
 ) -> Result<AuditReport, Failure> {
     let running = Running::read(&loaded.data_dir())?;
+    let wait = wait.min(ASK_WAIT_MAX);
     let mut url = format!(
         "{}/admin/audit?waitMs={}",
         running.order_server()?,

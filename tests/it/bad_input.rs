@@ -79,7 +79,13 @@ impl Asked<'_> {
         if let Some(bearer) = self.bearer(guard) {
             request = request.bearer_auth(bearer);
         }
-        answer(request.send().await.unwrap()).await
+        answer(
+            request
+                .send()
+                .await
+                .unwrap_or_else(|error| panic!("{error:?} (edge {})", self.house.edge)),
+        )
+        .await
     }
 
     async fn get(&self, base: &str, path: &str, guard: Guard) -> (u16, Value) {

@@ -218,15 +218,23 @@ async fn on_a_phone_with_a_picture_to_read_and_a_wrong_code() {
         .unwrap();
     browser.until_attribute("phase", "data-phase", "live").await;
     browser.click("buy").await;
-    browser.fill("challenge-answer", "?????").await;
     browser.picture("8-phone-challenge").await;
-    browser.click("challenge-submit").await;
-    until("the page to say that the code was wrong", || async {
-        let status = browser.client.find(Locator::Id("status")).await.ok()?;
-        let class = status.attr("class").await.ok()??;
-        class.contains("bad").then_some(())
-    })
-    .await;
+    // Each wrong code spends its picture; after three the page says so and waits.
+    for attempt in 1..=3 {
+        browser.fill("challenge-answer", "?????").await;
+        browser.click("challenge-submit").await;
+        until("the page to say that the code was wrong", || async {
+            let status = browser.client.find(Locator::Id("status")).await.ok()?;
+            let (class, text) = (status.attr("class").await.ok()?, status.text().await.ok()?);
+            let told = if attempt < 3 {
+                text.contains("another try")
+            } else {
+                class.as_deref() == Some("bad")
+            };
+            told.then_some(())
+        })
+        .await;
+    }
     browser.picture("9-phone-wrong-code").await;
     browser.close().await;
     house.assert_clean();

@@ -257,7 +257,7 @@ async fn a_challenge_is_good_for_one_attempt() {
         body["data"]["image"]
             .as_str()
             .unwrap()
-            .starts_with("data:image/png;base64,")
+            .starts_with("data:image/jpeg;base64,")
     );
     let challenge = body["data"]["challenge"].as_str().unwrap().to_owned();
     assert_eq!(code(&answered(&other, &challenge, "?????").await.1), 30004);
@@ -270,13 +270,13 @@ async fn a_challenge_is_good_for_one_attempt() {
         .await
         .unwrap();
     assert_eq!(picture.status(), 200);
-    assert_eq!(picture.headers()["content-type"], "image/png");
+    assert_eq!(picture.headers()["content-type"], "image/jpeg");
     let cookie = picture.headers()["set-cookie"].to_str().unwrap();
     assert!(
         cookie.contains("floodgate_challenge=") && cookie.contains("HttpOnly"),
         "{cookie}"
     );
-    assert!(picture.bytes().await.unwrap().starts_with(b"\x89PNG"));
+    assert!(picture.bytes().await.unwrap().starts_with(b"\xff\xd8\xff"));
     house.assert_clean();
 }
 

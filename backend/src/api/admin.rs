@@ -18,8 +18,11 @@ use super::Call;
 use crate::answer::Reply;
 use crate::error::{BackendError, Result};
 
-/// How long an audit waits for the ledger: less than an edge waits for an answer.
-const AUDIT_WAIT: Duration = Duration::from_secs(3);
+/// How long an audit waits for the ledger unless the request says otherwise: less than an edge
+/// waits for an answer.
+const AUDIT_WAIT_MS: i64 = 3_000;
+/// The longest that it waits: less than any handler may take.
+const AUDIT_WAIT_MS_MAX: i64 = 25_000;
 /// Calls that the log shows.
 const LOG_MAX: u32 = 100;
 
@@ -257,8 +260,12 @@ pub async fn audit(call: Call) -> Result<Reply> {
     as_operator(&call, "admin/audit", async {
         let fields = call.query()?;
         let promo = fields.optional_integer("promoId", 1..=lua_free_rules::fields::ID_MAX)?;
+        let wait = fields
+            .optional_integer("waitMs", 0..=AUDIT_WAIT_MS_MAX)?
+            .unwrap_or(AUDIT_WAIT_MS);
+        let wait = Duration::from_millis(wait.unsigned_abs());
         let (engine, ledger) = (call.shop.engine.as_ref(), &call.shop.ledger);
-        Reply::ok(&crate::audit(engine, ledger, promo.map(PromoId), AUDIT_WAIT).await?)
+        Reply::ok(&crate::audit(engine, ledger, promo.map(PromoId), wait).await?)
     })
     .await
 }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::any;
 use engine::{Clock as _, SharedEngine, SystemClock};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use lua_free_rules::config;
 use lua_free_rules::fields::Fields;
 use lua_free_rules::keys::KeyRing;
@@ -32,15 +31,11 @@ use crate::reserve::Reservations;
 use crate::settings::Secret;
 
 mod admin;
+mod body;
 mod items;
 mod orders;
 mod payments;
 mod users;
-
-/// Largest body.
-const BODY_BYTES_MAX: usize = 16 << 10;
-/// How long a body may take to arrive.
-const BODY_READ_MAX: Duration = Duration::from_secs(10);
 
 /// How long a handler may take. Every step it takes can be repeated, so it may be given up anywhere.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -126,7 +121,9 @@ pub fn router(shop: &Arc<Shop>) -> Router {
         router = router.route(route.path, any(handler));
     }
     let metrics = shop.metrics.clone();
-    router.fallback(move || async move {
+    router.fallback(move |request: Request| async move {
+        // To its end, so that the answer arrives; what it says does not matter.
+        let _ = body::read(request.into_body()).await;
         metrics.request("none", Refusal::NotFound.name(), Duration::ZERO);
         refuse(&Refusal::NotFound)
     })
@@ -137,12 +134,14 @@ async fn serve(shop: Arc<Shop>, route: Route, request: Request) -> Response {
     let began = Instant::now();
     let metrics = shop.metrics.clone();
     let get = *route.method == Method::GET;
-    if request.method() != route.method && !(get && request.method() == Method::HEAD) {
+    let (head, body) = request.into_parts();
+    let body = body::read(body).await;
+    if head.method != route.method && !(get && head.method == Method::HEAD) {
         metrics.request(route.path, Refusal::Method.name(), began.elapsed());
         return refuse_method(if get { "GET, HEAD" } else { "POST" });
     }
-    let result = match Call::read(shop, request, get).await {
-        Ok(call) => tokio::time::timeout(ANSWER_MAX, (route.handler)(call))
+    let result = match body {
+        Ok(body) => tokio::time::timeout(ANSWER_MAX, (route.handler)(Call::new(shop, head, body)))
             .await
             .unwrap_or_else(|_| Err(Refusal::Overloaded.into())),
         Err(refusal) => Err(refusal.into()),
@@ -176,25 +175,15 @@ fn answer_error(route: &str, error: &BackendError) -> (&'static str, Response) {
 const SOLD_OUT: HeaderName = HeaderName::from_static("floodgate-sold-out");
 
 impl Call {
-    async fn read(
-        shop: Arc<Shop>,
-        request: Request,
-        get: bool,
-    ) -> std::result::Result<Self, Refusal> {
-        let (head, body) = request.into_parts();
-        let body = if get {
-            Vec::new()
-        } else {
-            read_body(&head.headers, body).await?
-        };
-        Ok(Self {
+    fn new(shop: Arc<Shop>, head: Parts, body: Vec<u8>) -> Self {
+        Self {
             shop,
             path: head.uri.path().to_owned(),
             query: head.uri.query().map(str::to_owned),
             headers: head.headers,
             body,
             now: SystemClock.now(),
-        })
+        }
     }
 
     fn header(&self, name: HeaderName) -> Option<&str> {
@@ -233,22 +222,6 @@ impl Call {
         } else {
             Err(Refusal::NotSignedIn.into())
         }
-    }
-}
-
-async fn read_body(headers: &HeaderMap, body: Body) -> std::result::Result<Vec<u8>, Refusal> {
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > BODY_BYTES_MAX) {
-        return Err(Refusal::TooLarge);
-    }
-    let reading = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_READ_MAX, reading).await {
-        Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge),
-        Ok(Err(_)) => Err(Refusal::BadParameter("the body was cut off".to_owned())),
-        Err(_) => Err(Refusal::BadParameter("the body took too long".to_owned())),
     }
 }
 
