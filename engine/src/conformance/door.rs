@@ -143,6 +143,27 @@ pub async fn an_expired_place_goes_to_the_next_buyer<H: Home>() {
     assert_eq!(places(&sale).await, (0, 1));
 }
 
+/// Until its leeway is over a token can be used, and so long its place is nobody else's.
+pub async fn a_token_is_good_until_its_leeway_is_over<H: Home>() {
+    let sale = Sale::<H>::open(|it| {
+        it.stock = 1;
+        it.door = 1;
+        it.token_ttl = Millis::seconds(1);
+    })
+    .await;
+    let (session, other) = (sale.sign_in(1).await, sale.sign_in(2).await);
+    let access = sale.enter(session).await.unwrap();
+    sale.home.advance_ms(1_000).await;
+    assert!(sale.now().await >= access.expires_at);
+    sale.engine.tend().await.unwrap();
+    assert_eq!(refusal(sale.enter(other).await), Refusal::DoorFull);
+    assert_eq!(places(&sale).await, (1, 0));
+    sale.engine
+        .reserve(request(session, access, 1))
+        .await
+        .unwrap();
+}
+
 /// While his limit leaves units, a buyer whose token was used gets another on the same place.
 pub async fn a_used_place_gets_a_new_token<H: Home>() {
     let sale = Sale::<H>::open(|it| {

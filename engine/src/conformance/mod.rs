@@ -63,6 +63,7 @@ macro_rules! conformance_suite {
             the_door_refuses_in_order,
             a_full_door_leaves_the_challenge_unspent,
             an_expired_place_goes_to_the_next_buyer,
+            a_token_is_good_until_its_leeway_is_over,
             a_used_place_gets_a_new_token,
             a_place_whose_orders_all_ended_goes_back,
             a_place_with_a_live_second_token_stays_issued,
@@ -105,6 +106,7 @@ macro_rules! conformance_suite {
             what_was_not_acknowledged_comes_again,
             an_entry_is_set_aside,
             a_read_waits_for_the_first_entry,
+            a_rewind_during_a_read_is_not_lost,
             events_add_up,
         );
         $crate::conformance_suite!(@cases $home, crowd:

@@ -103,7 +103,12 @@ pub async fn a_read_waits_for_the_first_entry<H: Home>() {
     let sale = Sale::<H>::none().await;
     assert!(read(&sale, 10).await.is_empty());
     let wait = |engine: crate::SharedEngine| {
-        tokio::spawn(async move { engine.read(10, Duration::MAX).await.unwrap() })
+        tokio::spawn(async move {
+            let read = engine.read(10, Duration::MAX);
+            // So that a home that does not wake its readers fails instead of hanging.
+            let entries = tokio::time::timeout(Duration::from_secs(60), read).await;
+            entries.unwrap().unwrap()
+        })
     };
     let waiting = wait(sale.engine.clone());
     tokio::task::yield_now().await;
@@ -120,6 +125,26 @@ pub async fn a_read_waits_for_the_first_entry<H: Home>() {
     gone.abort();
     if gone.await.is_err() {
         assert_eq!(sale.engine.read(10, Duration::ZERO).await.unwrap(), first);
+    }
+}
+
+/// A rewind while a read is under way is not lost.
+pub async fn a_rewind_during_a_read_is_not_lost<H: Home>() {
+    let sale = Sale::<H>::open(|_| ()).await;
+    for buyer in 1..=3 {
+        sale.buy(buyer, 1).await.unwrap();
+    }
+    let all = read(&sale, 100).await;
+    for _ in 0..20 {
+        sale.engine.rewind().await.unwrap();
+        assert_eq!(read(&sale, 2).await, all[..2]);
+        let (under_way, rewound) = tokio::join!(read(&sale, 100), sale.engine.rewind());
+        rewound.unwrap();
+        if under_way != all {
+            assert_eq!(under_way, all[2..]);
+            assert_eq!(read(&sale, 100).await, all);
+        }
+        assert!(read(&sale, 100).await.is_empty());
     }
 }
 
