@@ -123,6 +123,53 @@ fn replay(events: &[Event]) -> HashSet<OrderId> {
     orders
 }
 
+/// All ask before any buys: the door fills to its last place and no further, each buyer has one
+/// place and one token, and of those admitted as many buy as there are units.
+pub async fn a_crowd_at_the_door_fills_it_exactly<H: Home>() {
+    let sale = Sale::<H>::open(|_| ()).await;
+    let mut tabs = JoinSet::new();
+    for buyer in 0..BUYERS {
+        let session = sale.sign_in(buyer).await;
+        for _ in 0..2 {
+            let entry = Entry {
+                promo: PROMO,
+                session,
+                attempt: None,
+                jti: nonce(),
+            };
+            let engine = sale.engine.clone();
+            tabs.spawn(async move { (session, engine.enter(entry).await) });
+        }
+    }
+    let mut admitted = HashMap::new();
+    for (session, answer) in tabs.join_all().await {
+        match answer {
+            Ok(access) => {
+                let (_, first) = *admitted.entry(access.buyer).or_insert((session, access));
+                assert_eq!(access, first, "two tokens for one place");
+            }
+            Err(_) => assert_eq!(refusal(answer), Refusal::DoorFull),
+        }
+    }
+    assert_eq!(admitted.len(), 50);
+    let promo = sale.promo().await;
+    assert_eq!((promo.places_issued, promo.places_used), (50, 0));
+    let mut orders = JoinSet::new();
+    for (session, access) in admitted.into_values() {
+        let engine = sale.engine.clone();
+        orders.spawn(async move { engine.reserve(keyed(session, access, 1, "k")).await });
+    }
+    let answers = orders.join_all().await;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(made.len(), 10);
+    for answer in refused {
+        assert_eq!(refusal(answer), Refusal::SoldOut);
+    }
+    let promo = sale.promo().await;
+    assert_eq!((promo.places_issued, promo.places_used), (40, 10));
+    sale.check_events(1).await;
+}
+
 /// A crowd gets exactly the stock: no unit more, none less, none twice.
 pub async fn a_crowd_gets_exactly_the_stock<H: Home>() {
     let sale = Sale::<H>::open(|it| {
@@ -145,7 +192,7 @@ pub async fn a_crowd_that_gives_back_breaks_nothing<H: Home>() {
     let sale = Sale::<H>::open(|it| {
         it.stock = STOCK;
         it.per_buyer = PER_BUYER;
-        it.door = 2;
+        it.door = 1;
     })
     .await;
     let orders = run(&sale, true).await;

@@ -110,6 +110,7 @@ macro_rules! conformance_suite {
             events_add_up,
         );
         $crate::conformance_suite!(@cases $home, crowd:
+            a_crowd_at_the_door_fills_it_exactly,
             a_crowd_gets_exactly_the_stock,
             a_crowd_that_gives_back_breaks_nothing,
             accepted_orders_survive_a_crash,
