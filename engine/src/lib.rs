@@ -36,8 +36,9 @@ pub mod embedded;
 
 pub use clock::{Clock, SystemClock};
 
-/// Why a step was not taken. Either way nothing has changed, except where a deadline passed while
-/// the answer was under way: then the same call may be made again, since every step is idempotent.
+/// Why a step was not taken. Either way nothing has changed, except where a deadline passed or the
+/// disk failed while the answer was under way: then the same call may be made again, since every
+/// step but adding stock is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
     /// The rules say no.
@@ -107,14 +108,15 @@ pub trait Promos: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal::NotAllowed`] while the current publishing has begun and is neither over nor
     /// closed: a running sale is never reset. [`Refusal::BadParameter`] for terms that cannot sell
-    /// (no stock, no price, a window that is empty or already past).
+    /// (no stock, no price, no places, a limit of zero, tokens that live less than a second, a
+    /// window that is empty or already past).
     async fn publish(&self, request: Publish) -> Result<(Published, Snapshot)>;
 
     /// Pauses, resumes, closes, or adds stock. Repeating pause, resume or close changes nothing.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] for a promo never published; [`Refusal::NotAllowed`] to resume or add
-    /// stock to a closed one; [`Refusal::BadParameter`] for zero units, or more than fit.
+    /// [`Refusal::NotFound`] for a promo never published; [`Refusal::NotAllowed`] to pause, resume
+    /// or add stock to a closed one; [`Refusal::BadParameter`] for zero units, or more than fit.
     async fn control(&self, promo: PromoId, control: Control) -> Result<Snapshot>;
 
     /// Every promo in its current generation, with the engine's time of the answer.
@@ -129,7 +131,8 @@ pub trait Promos: Send + Sync + 'static {
 
     /// Upkeep that follows the clock: takes back places whose tokens expired unused, tells buyers
     /// of stock that came back, forgets spent challenges, ended sessions, and idempotency keys and
-    /// places past their keeping (promo end + `pay_within` + 24 h). Call it about once a second.
+    /// places past their keeping (promo end + `pay_within` + 24 h). Reservations stay, and with them
+    /// what their buyers hold. Call it about once a second.
     async fn tend(&self) -> Result<()>;
 }
 
@@ -152,10 +155,12 @@ pub trait Door: Send + Sync + 'static {
     /// Gives the buyer a place, or the live token of the place he has.
     ///
     /// In this order, in one step: the session must be alive; the promo open and within its window
-    /// and not sold out (`available > 0`); a live, unused token is returned as it is and the
-    /// challenge stays unspent; a buyer at his limit is refused; a buyer whose place was used gets a
-    /// new token on that place if his limit leaves units; else a new place is charged if one is
-    /// free, places whose tokens expired unused being taken back first. A token that is issued
+    /// and not sold out (`available > 0`); an unused token is returned as it is until it expires
+    /// (no leeway: it would be of no use) and the challenge stays unspent; a buyer at his limit is
+    /// refused; a buyer who has a place, used or with an expired token, gets a new token on that
+    /// place; else a new place is charged if one is free, places whose tokens expired unused, the
+    /// leeway over, being taken back first. The limit counts the units a buyer holds in this
+    /// generation. A token that is issued
     /// spends the challenge in the same step. Issued and expiry times are whole seconds of the
     /// engine's clock; a token never outlives the promo's end.
     ///
@@ -244,10 +249,10 @@ pub trait Stock: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Refusal::NotSignedIn`], [`Refusal::KeyReused`], [`Refusal::NotFound`],
-    /// [`Refusal::TokenInvalid`] (generation, expiry, or not the place's current token),
+    /// [`Refusal::TokenInvalid`] (buyer, item, generation, expiry, or not the place's current token),
     /// [`Refusal::NotOpen`], [`Refusal::Paused`], [`Refusal::PerBuyerLimit`], [`Refusal::SoldOut`]
-    /// (available = 0), [`Refusal::BadParameter`] (amount zero, or fewer units left than asked
-    /// for), [`Refusal::Overloaded`] (rebuilding, or the stream is at its bound).
+    /// (available = 0), [`Refusal::BadParameter`] (amount zero, fewer units left than asked for, or
+    /// a key or body beyond its bound), [`Refusal::Overloaded`] (rebuilding, or the stream is at its bound).
     async fn reserve(&self, request: Reserve) -> Result<Reserved>;
 
     /// Reserves again for an order whose payment came late, under a new number. Repeating it with
@@ -255,13 +260,16 @@ pub trait Stock: Send + Sync + 'static {
     /// do not matter here; stock and the buyer's limit do.
     ///
     /// # Errors
-    /// [`Refusal::SoldOut`], [`Refusal::PerBuyerLimit`], [`Refusal::NotFound`], and
-    /// [`Refusal::NotAllowed`] while the order's last reservation is not released.
+    /// [`Refusal::SoldOut`] (fewer units left than the order had), [`Refusal::PerBuyerLimit`],
+    /// [`Refusal::NotFound`], and [`Refusal::NotAllowed`] while the order's last reservation is not
+    /// released.
     async fn reserve_again(&self, order: OrderId, payment: &str) -> Result<Reservation>;
 
     /// Gives the units of a reservation back. Returns whether this call did; each pair of order and
     /// number is applied once, whatever is repeated. A buyer none of whose orders holds units gives
-    /// his place back too. Available stock is told to buyers at most once a second.
+    /// his place back too, unless a token he did not use yet still stands on it. The units go back
+    /// to the generation they were reserved in. Available stock is told to buyers at most once a
+    /// second.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] for a reservation never made.

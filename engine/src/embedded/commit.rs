@@ -1,6 +1,7 @@
 //! Group commit: the requests that wait become one transaction, and each is answered after it is on
 //! the disk. One request's fault never touches another's.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -191,7 +192,13 @@ impl Store {
     pub(super) fn serve(&mut self, mut waiting: Waiting<Box<dyn Work>>, batch_max: usize) {
         let mut batch = Vec::new();
         while waiting.next(batch_max.max(1), &mut batch) {
-            self.commit(std::mem::take(&mut batch));
+            let batch = std::mem::take(&mut batch);
+            // A panic is a fault of ours in one batch: it is rolled back, its callers are told that
+            // no answer came, and the sale goes on.
+            let commit = AssertUnwindSafe(|| self.commit(batch));
+            if std::panic::catch_unwind(commit).is_err() {
+                tracing::error!("a batch of requests panicked");
+            }
         }
     }
 

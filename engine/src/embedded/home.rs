@@ -33,7 +33,7 @@ impl Embedded {
         self.writes.ask(|reply| commit::work(step, reply)).await
     }
 
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         step: impl FnMut(&mut Step<'_>) -> StepResult<T> + Send + 'static,
     ) -> Result<T> {

@@ -22,6 +22,10 @@ mod stock;
 mod stream;
 mod tend;
 
+#[cfg(test)]
+mod tests;
+
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -138,7 +142,10 @@ impl Embedded {
         let writes = Queue::start("engine-writer", waiting_max, patience, move |waiting| {
             store.serve(waiting, batch_max);
             drop(store);
-            drop(lock);
+            // Closing would do, but for a child process that was forked at this very moment.
+            if let Err(error) = lock.unlock() {
+                tracing::warn!(%error, "could not let go of the engine's lock");
+            }
         })
         .map_err(OpenError::Thread)?;
         let reads = Queue::start("engine-reader", waiting_max, patience, move |waiting| {
@@ -162,8 +169,11 @@ impl Embedded {
 }
 
 fn serve_reads(db: &Connection, mut waiting: Waiting<Read>) {
-    let mut batch = Vec::new();
+    let mut batch: Vec<Read> = Vec::new();
     while waiting.next(1, &mut batch) {
-        batch.drain(..).for_each(|read: Read| read(db));
+        let read = AssertUnwindSafe(|| batch.drain(..).for_each(|read| read(db)));
+        if std::panic::catch_unwind(read).is_err() {
+            tracing::error!("a read panicked");
+        }
     }
 }

@@ -17,8 +17,8 @@ pub(super) enum Missed {
     /// It was asked, and may still be done.
     #[error("no answer in time")]
     Late,
-    /// The thread has ended, or is about to.
-    #[error("it was closed")]
+    /// The thread has ended, or gave up on the request.
+    #[error("closed, or it failed on the way")]
     Closed,
 }
 
