@@ -14,7 +14,7 @@ use lua_free_rules::units::PromoId;
 
 use crate::load::{Loaded, load};
 use crate::running::Running;
-use crate::{Failure, Outcome, run, secrets};
+use crate::{Failure, Outcome, secrets};
 
 /// The longest that a running process lets its ledger catch up for.
 const ASK_WAIT_MAX: Duration = Duration::from_secs(25);
@@ -50,7 +50,7 @@ async fn report(
         );
         return Err(Failure::Other(anyhow::anyhow!(words)));
     }
-    match Embedded::open(&path, Arc::new(SystemClock), run::engine_options(loaded)) {
+    match Embedded::open(&path, Arc::new(SystemClock), loaded.engine_options()) {
         Ok(engine) => Ok(of_files(Arc::new(engine), loaded, promo, wait).await?),
         Err(OpenError::Locked(_)) => ask(loaded, promo, wait).await,
         Err(error) => Err(error.into()),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use engine::embedded::Options;
 use lua_free_rules::config::{Config, File, Files, parse};
 
 use crate::{Failure, Outcome};
@@ -32,6 +33,13 @@ impl Loaded {
 
     pub fn engine(&self) -> PathBuf {
         self.data_dir().join("engine.db")
+    }
+
+    pub fn engine_options(&self) -> Options {
+        Options {
+            stream_max: self.config.node.orders.stream_max,
+            ..Options::default()
+        }
     }
 }
 

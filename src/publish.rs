@@ -11,7 +11,7 @@ use lua_free_rules::units::PromoId;
 
 use crate::load::{Loaded, load};
 use crate::running::Running;
-use crate::{Failure, Outcome, run, secrets};
+use crate::{Failure, Outcome, secrets};
 
 pub fn publish(folder: &Path, promo: i64) -> Outcome {
     let loaded = load(folder)?;
@@ -29,7 +29,7 @@ pub fn publish(folder: &Path, promo: i64) -> Outcome {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let options = run::engine_options(&loaded);
+        let options = loaded.engine_options();
         match Embedded::open(&loaded.engine(), Arc::new(SystemClock), options) {
             Ok(engine) => into_files(engine, proposal).await,
             Err(OpenError::Locked { .. }) => ask(&loaded, proposal).await,

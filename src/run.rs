@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use engine::embedded::{Embedded, OpenError, Options};
+use engine::embedded::{Embedded, OpenError};
 use engine::{Clock as _, Promos as _, SharedEngine, SystemClock};
 use lua_free_rules::config::Address;
 use lua_free_rules::promo::{Phase, Snapshot};
@@ -30,14 +30,6 @@ pub fn run(folder: &Path) -> Outcome {
         builder.worker_threads(loaded.config.node.edge.threads);
     }
     builder.enable_all().build()?.block_on(serve(&loaded))
-}
-
-/// The embedded engine's settings.
-pub fn engine_options(loaded: &Loaded) -> Options {
-    Options {
-        stream_max: loaded.config.node.orders.stream_max,
-        ..Options::default()
-    }
 }
 
 async fn serve(loaded: &Loaded) -> Outcome {
@@ -87,7 +79,7 @@ fn open_engine(loaded: &Loaded) -> Outcome<Embedded> {
     match Embedded::open(
         &loaded.engine(),
         Arc::new(SystemClock),
-        engine_options(loaded),
+        loaded.engine_options(),
     ) {
         Ok(engine) => Ok(engine),
         Err(error @ OpenError::Locked { .. }) => Err(Failure::Config(vec![error.to_string()])),

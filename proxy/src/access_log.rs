@@ -3,8 +3,8 @@
 use pingora::Error;
 use pingora::proxy::Session;
 
+use crate::call::Call;
 use crate::edge::Edge;
-use crate::service::Call;
 
 /// Notes a finished request.
 pub(crate) fn record(edge: &Edge, session: &Session, error: Option<&Error>, call: &Call) {

@@ -14,10 +14,10 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use crate::call::Call;
 use crate::client::{self, FORWARDED_FOR};
 use crate::edge::Edge;
 use crate::routes::Kind;
-use crate::service::Call;
 use crate::sold_out::{self, Signal};
 use crate::upstreams::Lease;
 

@@ -2,7 +2,6 @@
 //! take altogether, then hands the connection to Pingora's proxy. A faster way for answers from memory
 //! belongs here, before the proxy.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +13,8 @@ use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 
+use crate::deadline;
 use crate::service::Service;
-
-tokio::task_local! {
-    /// Whether the header of the request that this task waits for has arrived.
-    static HEADER_ARRIVED: Cell<bool>;
-}
-
-/// Called when a request's header is there: from here on other limits hold.
-pub(crate) fn header_arrived() {
-    // Outside the scope there is no deadline to lift.
-    let _ = HEADER_ARRIVED.try_with(|arrived| arrived.set(true));
-}
 
 /// The application behind the listener.
 pub(crate) struct Front {
@@ -67,16 +56,10 @@ impl HttpServerApp for Front {
         session.set_read_timeout(Some(self.read_timeout));
         session.set_write_timeout(Some(self.read_timeout));
         session.set_total_drain_timeout(Some(self.read_timeout));
-        let serve = async {
-            let mut serve = std::pin::pin!(self.proxy.process_new_http(session, shutdown));
-            let late = tokio::select! {
-                biased;
-                done = &mut serve => return done,
-                () = tokio::time::sleep(self.header_within) => !HEADER_ARRIVED.with(Cell::get),
-            };
-            if late { None } else { serve.await }
-        };
-        HEADER_ARRIVED.scope(Cell::new(false), serve).await
+        let serve = self.proxy.process_new_http(session, shutdown);
+        deadline::until_header(self.header_within, serve)
+            .await
+            .flatten()
     }
 
     async fn http_cleanup(&self) {

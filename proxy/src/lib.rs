@@ -3,7 +3,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `front` | the listener's front: idle and header deadlines; hands over to the proxy |
+//! | `front`, `deadline` | the listener's front: idle and header deadlines; hands over to the proxy |
+//! | `call` | one request on its way through the phases |
 //! | `service` | Pingora's phases, in the order a request meets them |
 //! | `routes` | which paths and methods there are, and who answers |
 //! | `gate` | gathers facts, asks the rules, answers or lets pass |
@@ -29,8 +30,10 @@ mod access_log;
 mod admin;
 mod answer;
 mod body;
+mod call;
 mod challenges;
 mod client;
+mod deadline;
 mod drain;
 mod edge;
 mod error;

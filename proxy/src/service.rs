@@ -1,9 +1,7 @@
 //! The edge as a Pingora proxy: a table of contents, one method for each phase, in the order in which a
 //! request meets them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -13,28 +11,10 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 
 use crate::answer::{self, Answer};
-use crate::drain::Entered;
+use crate::call::Call;
 use crate::edge::Edge;
 use crate::gate::{self, Decision};
-use crate::routes::{self, Kind};
-use crate::upstreams::Lease;
-use crate::{access_log, body, forward, front};
-
-/// One request on its way through the phases.
-pub(crate) struct Call {
-    _entered: Entered,
-    pub started: Instant,
-    pub client: IpAddr,
-    /// The route's name; [`routes::NO_ROUTE`] until it is known.
-    pub route: &'static str,
-    pub kind: Option<Kind>,
-    pub outcome: &'static str,
-    /// The place at an order server.
-    pub lease: Option<Lease>,
-    /// Order servers that failed this request.
-    pub tried: Vec<SocketAddr>,
-    pub attempts: usize,
-}
+use crate::{access_log, body, deadline, forward};
 
 /// The service.
 pub(crate) struct Service(pub Arc<Edge>);
@@ -45,18 +25,8 @@ impl ProxyHttp for Service {
 
     /// The header has arrived: the request counts as in flight.
     fn new_ctx(&self) -> Call {
-        front::header_arrived();
-        Call {
-            _entered: self.0.in_flight.enter(),
-            started: Instant::now(),
-            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            route: routes::NO_ROUTE,
-            kind: None,
-            outcome: UPSTREAM,
-            lease: None,
-            tried: Vec::new(),
-            attempts: 0,
-        }
+        deadline::header_arrived();
+        Call::new(self.0.in_flight.enter())
     }
 
     /// Nothing to filter: answers are compressed in advance.
@@ -159,8 +129,6 @@ impl ProxyHttp for Service {
     }
 }
 
-/// The outcome of a request that an order server answered.
-const UPSTREAM: &str = "upstream";
 /// The outcome of a request whose client went away.
 const GONE: &str = "gone";
 

@@ -233,6 +233,7 @@ impl House {
             std::thread::sleep(Duration::from_millis(10));
         }
         process.kill().unwrap();
+        process.wait().unwrap();
         panic!("it did not stop on {signal}");
     }
 

@@ -8,8 +8,8 @@ use lua_free_rules::token::Access;
 use lua_free_rules::units::{BuyerId, Nonce, Timestamp};
 use rusqlite::params;
 
-use super::commit::{Step, StepResult};
 use super::holdings::{self, Grant, Owner, Place};
+use super::step::{Step, StepResult};
 use super::{promos, sessions};
 use crate::Entry;
 

@@ -6,8 +6,8 @@ use lua_free_rules::token::LEEWAY_S;
 use lua_free_rules::units::{BuyerId, Generation, Nonce, PromoId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::commit::{StepError, StepResult};
 use super::promos::Row;
+use super::step::{StepError, StepResult};
 
 /// A token that was issued and can still be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use lua_free_rules::units::{Generation, OrderId, PromoId, Timestamp};
 use rusqlite::Connection;
 use tokio::time::Instant;
 
-use super::commit::{self, Step, StepResult};
+use super::commit;
 use super::queue::Missed;
+use super::step::{Step, StepResult};
 use super::{Cursor, Embedded, door, promos, sessions, stock, stream, tend};
 use crate::{
     Backlog, Control, DeadLetter, Door, EngineError, Entry, OrderStream, Promos, Publish,

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `home` | the traits, each method a step or a read |
+//! | `step` | what a step works with and returns |
 //! | `commit` | the writer: waiting requests become one transaction |
 //! | `queue` | the bounded queue in front of a thread |
 //! | `schema` | the file, its lock, its tables |
@@ -18,6 +19,7 @@ mod queue;
 mod reservations;
 mod schema;
 mod sessions;
+mod step;
 mod stock;
 mod stream;
 mod tend;

@@ -8,7 +8,7 @@ use lua_free_rules::units::{
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::commit::{Step, StepError, StepResult};
+use super::step::{Step, StepError, StepResult};
 use super::stream;
 use crate::{Change, Control, Event, Publish, Published};
 

@@ -5,8 +5,8 @@ use lua_free_rules::units::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
-use super::commit::StepResult;
 use super::promos::{millis, price};
+use super::step::StepResult;
 use crate::{Reservation, Reserve};
 
 /// A reservation as it is kept.

@@ -5,7 +5,7 @@ use lua_free_rules::token::Session;
 use lua_free_rules::units::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::commit::{Step, StepResult};
+use super::step::{Step, StepResult};
 
 /// Records a session; again is the same as once.
 pub(super) fn sign_in(step: &mut Step<'_>, session: Session) -> StepResult<()> {

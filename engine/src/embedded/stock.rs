@@ -7,11 +7,11 @@ use lua_free_rules::purchase::KEY_BYTES_MAX;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::OrderId;
 
-use super::commit::{Step, StepError, StepResult};
 use super::holdings::{self, Holding, Owner, Place};
 use super::promos::{self, Row};
 use super::reservations::{self, Kept, Origin};
 use super::sessions;
+use super::step::{Step, StepError, StepResult};
 use crate::{Change, Release, Reservation, Reserve, Reserved};
 
 /// Longest body digest and payment id kept, in bytes.

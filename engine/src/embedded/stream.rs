@@ -4,7 +4,7 @@
 use lua_free_rules::units::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::commit::{Step, StepResult};
+use super::step::{Step, StepResult};
 use crate::{Backlog, DeadLetter, Event, StreamEntry};
 
 /// Most entries one read returns.

@@ -3,7 +3,7 @@
 use lua_free_rules::units::{Generation, PromoId};
 use rusqlite::params;
 
-use super::commit::{Step, StepResult};
+use super::step::{Step, StepResult};
 use super::{holdings, promos};
 
 /// Most rows of each kind that one pass touches.

@@ -83,14 +83,14 @@ pub struct ConfigError {
 pub fn parse(files: &Files) -> Result<Config, Vec<ConfigError>> {
     let node_source = Source::new(&files.node);
     let catalog_source = Source::new(&files.catalog);
-    let node = node_source.read(Node::read);
-    let catalog = catalog_source.read(catalog::read);
+    let node = reader::read(&node_source, Node::read);
+    let catalog = reader::read(&catalog_source, catalog::read);
     let promos: Vec<_> = files
         .promos
         .iter()
         .map(|file| {
             let source = Source::new(file);
-            let draft = source.read(promo::read);
+            let draft = reader::read(&source, promo::read);
             (source, draft)
         })
         .collect();

@@ -29,6 +29,27 @@ impl<T> Found<T> {
     }
 }
 
+/// Reads a file's table by `read`; `None` if it is not TOML, which is noted.
+pub(super) fn read<T>(source: &Source<'_>, read: impl FnOnce(&mut Table<'_>) -> T) -> Option<T> {
+    match DeTable::parse(source.text()?) {
+        Ok(root) => {
+            let mut table = Table::new(source, root.get_ref(), String::new(), 0);
+            let found = read(&mut table);
+            table.finish();
+            Some(found)
+        }
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start);
+            let problem = match error.message() {
+                "duplicate key" => "this key stands here a second time, keep one",
+                other => other,
+            };
+            source.error(at, format!("this is not TOML: {problem}"));
+            None
+        }
+    }
+}
+
 /// A table that is being read. It learns its known keys by being asked for them; [`Table::finish`]
 /// then notes those that nobody asked for.
 pub(super) struct Table<'a> {

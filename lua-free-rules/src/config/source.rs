@@ -3,9 +3,6 @@
 
 use std::cell::RefCell;
 
-use toml::de::DeTable;
-
-use super::reader::Table;
 use super::{ConfigError, File};
 
 /// Largest file that is read.
@@ -41,8 +38,8 @@ impl<'a> Source<'a> {
         &self.file.name
     }
 
-    /// Reads the file by `read`; `None` if it is not TOML, which is noted.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&mut Table<'_>) -> T) -> Option<T> {
+    /// The file's text; `None` if it is too large, which is noted.
+    pub(super) fn text(&self) -> Option<&'a str> {
         let text = &self.file.text;
         if text.len() > BYTES_MAX {
             let words = format!(
@@ -52,23 +49,7 @@ impl<'a> Source<'a> {
             self.error(0, words);
             return None;
         }
-        match DeTable::parse(text) {
-            Ok(root) => {
-                let mut table = Table::new(self, root.get_ref(), String::new(), 0);
-                let found = read(&mut table);
-                table.finish();
-                Some(found)
-            }
-            Err(error) => {
-                let at = error.span().map_or(0, |span| span.start);
-                let problem = match error.message() {
-                    "duplicate key" => "this key stands here a second time, keep one",
-                    other => other,
-                };
-                self.error(at, format!("this is not TOML: {problem}"));
-                None
-            }
-        }
+        Some(text)
     }
 
     /// Notes an error at byte `at`.

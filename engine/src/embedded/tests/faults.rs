@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::conformance::sale::{PROMO, request, terms};
-use crate::embedded::commit::{Step, StepError, StepResult, work};
+use crate::embedded::commit::work;
 use crate::embedded::queue::Missed;
+use crate::embedded::step::{Step, StepError, StepResult};
 use crate::{Control, EngineError, Event, Publish, Result};
 
 fn store() -> (Store, Arc<Committed>) {

@@ -9,7 +9,7 @@ use lua_free_rules::units::{BuyerId, Millis, Nonce, PromoId};
 
 use super::*;
 use crate::conformance::sale::{keyed, release, terms};
-use crate::embedded::commit::{Step, StepResult};
+use crate::embedded::step::{Step, StepResult};
 use crate::{Control, Entry, Event, Publish, Reservation, Result};
 
 const PROMO: PromoId = PromoId(7);
