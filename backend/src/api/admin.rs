@@ -18,6 +18,8 @@ use super::Call;
 use crate::answer::Reply;
 use crate::error::{BackendError, Result};
 
+/// Longest digest of a promo that is looked at.
+const DIGEST_BYTES_MAX: usize = 64;
 /// How long an audit waits for the ledger unless the request says otherwise: less than an edge
 /// waits for an answer.
 const AUDIT_WAIT_MS: i64 = 3_000;
@@ -144,6 +146,12 @@ pub async fn publish(call: Call) -> Result<Reply> {
         let id = PromoId(call.query()?.id("id")?);
         let proposal = call.shop.proposals.iter().find(|each| each.id == id);
         let proposal = proposal.ok_or(Refusal::NotFound)?;
+        // Whoever read the file himself says which version he means to publish.
+        let meant = call.fields()?.optional_text("digest", DIGEST_BYTES_MAX)?.map(str::to_owned);
+        if meant.is_some_and(|digest| digest != proposal.digest()) {
+            let words = format!("promo {id} was changed after this process started: restart it");
+            return Err(Refusal::BadParameter(words).into());
+        }
         let (now, promos) = call.shop.engine.promos().await?;
         let standing = promos.iter().find(|each| each.promo == id);
         // A repeated publishing finds fewer units in the shop, since some were sold.
