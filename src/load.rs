@@ -43,6 +43,10 @@ pub fn load(folder: &Path) -> Outcome<Loaded> {
     match parse(&files) {
         Ok(config) if errors.is_empty() => Ok(Loaded { config, folder: folder.to_owned() }),
         Ok(_) => Err(Failure::Config(errors)),
+        // What is said of a file that could not be read, or of one that leans on it, means nothing.
+        Err(_) if files.node.name.is_empty() || files.catalog.name.is_empty() => {
+            Err(Failure::Config(errors))
+        }
         Err(found) => {
             errors.extend(found.iter().map(ToString::to_string));
             Err(Failure::Config(errors))
@@ -53,6 +57,9 @@ pub fn load(folder: &Path) -> Outcome<Loaded> {
 /// `floodgate check`.
 pub fn check(folder: &Path) -> Outcome {
     let loaded = load(folder)?;
+    for warning in &loaded.config.warnings {
+        println!("warning: {warning}");
+    }
     println!(
         "{}: good; {} items, {} promos",
         folder.display(),
@@ -62,19 +69,26 @@ pub fn check(folder: &Path) -> Outcome {
     Ok(())
 }
 
+/// The files that can be read, and an error for each that cannot.
 fn read(folder: &Path) -> (Files, Vec<String>) {
     let mut errors = Vec::new();
-    let mut take = |path: PathBuf| {
-        let text = read_text(&path).unwrap_or_else(|why| {
+    let mut take = |path: PathBuf| match read_text(&path) {
+        Ok(text) => Some(File { name: path.display().to_string(), text }),
+        Err(why) => {
             errors.push(format!("{}: {why}", path.display()));
-            String::new()
-        });
-        File { name: path.display().to_string(), text }
+            None
+        }
     };
     let node = take(folder.join("floodgate.toml"));
     let catalog = take(folder.join("catalog.toml"));
-    let promos = promo_files(folder).into_iter().map(take).collect();
-    (Files { node, catalog, promos }, errors)
+    let promos = promo_files(folder).into_iter().filter_map(take).collect();
+    let none = || File { name: String::new(), text: String::new() };
+    let files = Files {
+        node: node.unwrap_or_else(none),
+        catalog: catalog.unwrap_or_else(none),
+        promos,
+    };
+    (files, errors)
 }
 
 fn promo_files(folder: &Path) -> Vec<PathBuf> {
