@@ -5,27 +5,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use lua_free_rules::units::OrderId;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::dice::Dice;
-use super::forge::{self, Claims};
 use super::http::Request;
 use super::plan::{Attack, Leaves, Manner, Plan};
-use super::pool::{Dial, Stay};
-use super::stage::{Answer, Call, Data, OpenOrder, Person, Stage};
-use super::tally::{Lost, Step, Way, refusal_name};
+use super::pool::Dial;
+use super::stage::{Call, Data, OpenOrder, Person, Stage};
+use super::tally::{Step, Way, refusal_name};
 use super::timeline::Mark;
-
-/// First wait before asking again without a `Retry-After`; it doubles.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// Longest such wait.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// What waits are spread by, so that those who were refused together do not return together.
-const SPREAD: Duration = Duration::from_millis(300);
-/// A sale that opens this soon is waited for.
-const OPENS_SOON: Duration = Duration::from_secs(2);
 
 /// What became of a buyer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,15 +59,16 @@ impl fmt::Display for End {
     }
 }
 
-type Go<T> = Result<T, End>;
+/// What a step brings, or the buyer's end.
+pub(super) type Go<T> = Result<T, End>;
 
 /// A buyer at play.
 pub struct Buyer<'a, D: Dial> {
-    stage: &'a Stage<D>,
-    person: &'a Person,
-    plan: Plan,
+    pub(super) stage: &'a Stage<D>,
+    pub(super) person: &'a Person,
+    pub(super) plan: Plan,
     /// When the next request is meant to go out.
-    due: Instant,
+    pub(super) due: Instant,
     arrived: Instant,
     accepted: Option<Instant>,
     order: Option<OpenOrder>,
@@ -139,7 +129,7 @@ impl<'a, D: Dial> Buyer<'a, D> {
     }
 
     /// The challenge, then the token: a place behind the door.
-    async fn token(&mut self) -> Go<String> {
+    pub(super) async fn token(&mut self) -> Go<String> {
         let scene = self.stage.scene.clone();
         let mut body = json!({ "promoId": scene.promo, "itemId": scene.item });
         if scene.proof_of_work {
@@ -189,91 +179,6 @@ impl<'a, D: Dial> Buyer<'a, D> {
         let answer = work.await.ok().flatten().ok_or(lost)?;
         self.due = Instant::now();
         Ok((envelope, answer))
-    }
-
-    /// The order, in the buyer's own manner; its id once it is accepted.
-    async fn order(&mut self, token: &str) -> Go<String> {
-        let begun = self.due;
-        let call = self.order_call(token, None);
-        let id = match self.plan.manner {
-            Manner::HangsUp => {
-                self.stage
-                    .ask(self.person, self.due, &call, Stay::HangUp)
-                    .await;
-                self.due = Instant::now();
-                self.placed(&call).await?
-            }
-            Manner::Resends => {
-                let id = self.placed(&call).await?;
-                self.accepted(&id, begun);
-                let again = self.placed(&call).await;
-                if let Err(End::Refused(_, code)) = again
-                    && !is_passing(code)
-                {
-                    let name = refusal_name(code);
-                    self.broke(format!(
-                        "order {id} was accepted, then its resend refused: {name}"
-                    ));
-                }
-                self.same_order(&id, again)?;
-                return Ok(id);
-            }
-            Manner::DoubleClicks => {
-                let mut dice = [self.plan.dice.clone(), Dice::new(self.plan.dice.next(), 1)];
-                let [one, two] = &mut dice;
-                let due = self.due;
-                let (one, two) =
-                    tokio::join!(self.asked(due, &call, one), self.asked(due, &call, two));
-                self.due = Instant::now();
-                match (one.and_then(order_id), two.and_then(order_id)) {
-                    (Ok(id), other) | (other, Ok(id)) => {
-                        self.accepted(&id, begun);
-                        self.same_order(&id, other)?;
-                        return Ok(id);
-                    }
-                    (Err(end), Err(_)) => return Err(end),
-                }
-            }
-            _ => self.placed(&call).await?,
-        };
-        self.accepted(&id, begun);
-        Ok(id)
-    }
-
-    /// Orders with a token that must not be accepted.
-    async fn attack(&mut self, attack: Attack) -> Go<End> {
-        let claims = Claims {
-            buyer: self.person.buyer,
-            promo: self.stage.scene.promo,
-            item: self.stage.scene.item,
-            now_ms: self.stage.clock.wall_ms_floor(Instant::now()),
-        };
-        let stolen = self.stage.stray.borrow().clone();
-        let (attack, token) = match (attack, stolen) {
-            (Attack::Altered, _) => {
-                let own = self.token().await?;
-                (Attack::Altered, forge::altered(&own, &mut self.plan.dice))
-            }
-            (Attack::Foreign, Some((owner, token))) if owner != self.person.buyer => {
-                (Attack::Foreign, token)
-            }
-            // Nobody has a token that could be stolen yet.
-            _ => (Attack::Forged, forge::forged(claims, &mut self.plan.dice)),
-        };
-        self.rest(self.plan.decides).await?;
-        let call = self.order_call(&token, Some(attack));
-        let begun = self.due;
-        match self.placed(&call).await {
-            Ok(id) => {
-                self.broke(format!(
-                    "order {id} was accepted with a token that is {attack:?}"
-                ));
-                self.accepted(&id, begun);
-                Ok(End::AttackAccepted(attack))
-            }
-            Err(End::Refused(..)) => Ok(End::AttackRefused(attack)),
-            Err(end) => Err(end),
-        }
     }
 
     /// Looks at the order until it is in the ledger.
@@ -336,7 +241,7 @@ impl<'a, D: Dial> Buyer<'a, D> {
         }
     }
 
-    fn accepted(&mut self, id: &str, begun: Instant) {
+    pub(super) fn accepted(&mut self, id: &str, begun: Instant) {
         let now = Instant::now();
         let mut tally = self.stage.tally.borrow_mut();
         tally.funnel.reserved += 1;
@@ -361,19 +266,7 @@ impl<'a, D: Dial> Buyer<'a, D> {
         });
     }
 
-    /// Two answers to one order must name one order.
-    fn same_order(&self, id: &str, again: Go<String>) -> Go<()> {
-        match again {
-            Ok(other) if other != id => {
-                self.broke(format!("one key made two orders: {id} and {other}"));
-                Ok(())
-            }
-            Err(End::Stopped) => Err(End::Stopped),
-            _ => Ok(()),
-        }
-    }
-
-    fn broke(&self, words: String) {
+    pub(super) fn broke(&self, words: String) {
         let words = format!("{words} (buyer {})", self.person.buyer);
         self.stage.tally.borrow_mut().broke(words);
     }
@@ -386,105 +279,17 @@ impl<'a, D: Dial> Buyer<'a, D> {
         Call::new(step, Request::post(path, body).bearer(&self.person.session))
     }
 
-    fn order_call(&self, token: &str, attack: Option<Attack>) -> Call {
-        let (scene, amount) = (&self.stage.scene, self.plan.amount);
-        let body = json!({
-            "itemId": scene.item, "promoId": scene.promo, "amount": amount, "token": token,
-        });
-        let request = Request::post("/order/create", &body).bearer(&self.person.session);
-        Call {
-            step: Step::Order,
-            request: request.key(&self.plan.key),
-            key: Some(self.plan.key.clone()),
-            amount: Some(amount),
-            attack,
-            order: None,
-        }
-    }
-
-    async fn placed(&mut self, call: &Call) -> Go<String> {
-        self.insist(call).await.and_then(order_id)
-    }
-
     /// Asks until there is an answer that asking again would not change.
-    async fn insist(&mut self, call: &Call) -> Go<Data> {
+    pub(super) async fn insist(&mut self, call: &Call) -> Go<Data> {
         let mut dice = Dice::new(self.plan.dice.next(), 0);
         let answer = self.asked(self.due, call, &mut dice).await;
         self.due = Instant::now();
         answer
     }
 
-    async fn asked(&self, first_due: Instant, call: &Call, dice: &mut Dice) -> Go<Data> {
-        let give_up_at = first_due + self.stage.scene.patience;
-        let mut due = first_due;
-        for tried in 0.. {
-            let answer = self
-                .stage
-                .ask(self.person, due, call, Stay::ForAnswer)
-                .await;
-            let wait = self.wait_after(&answer, tried);
-            let end = match answer {
-                Answer::Granted(data) => return Ok(data),
-                Answer::Lost(Lost::Stopped) => return Err(End::Stopped),
-                Answer::Refused { code, .. } => End::Refused(call.step, code),
-                Answer::Lost(_) => End::Lost(call.step),
-            };
-            let Some(wait) = wait else { return Err(end) };
-            due = Instant::now() + wait + dice.up_to(SPREAD.min(wait));
-            if due > give_up_at {
-                return Err(end);
-            }
-            if !self.stage.rest_until(due).await {
-                return Err(End::Stopped);
-            }
-        }
-        Err(End::Stopped)
+    pub(super) async fn rest(&mut self, length: Duration) -> Go<()> {
+        let rested = self.stage.rest_until(self.due + length).await;
+        self.due = rested.ok_or(End::Stopped)?;
+        Ok(())
     }
-
-    /// How long to wait before asking the same again, where that may help.
-    fn wait_after(&self, answer: &Answer, tried: u32) -> Option<Duration> {
-        let backoff = (BACKOFF * 2_u32.pow(tried.min(8))).min(BACKOFF_MAX);
-        let scene = &self.stage.scene;
-        match *answer {
-            Answer::Granted(_) => None,
-            Answer::Lost(_) => Some(backoff),
-            Answer::Refused {
-                code,
-                status,
-                retry_after,
-            } => {
-                let wait = retry_after.unwrap_or(backoff);
-                let helps = match code {
-                    30002 | 30008 => tried < scene.tries,
-                    30003 => wait <= OPENS_SOON && retry_after.is_some() && tried < scene.tries,
-                    30007 => tried < scene.door_tries,
-                    30010 => retry_after.is_some(),
-                    10002 | 0 => status >= 500,
-                    _ => false,
-                };
-                helps.then_some(wait)
-            }
-        }
-    }
-
-    async fn rest(&mut self, length: Duration) -> Go<()> {
-        self.due += length;
-        if self.stage.rest_until(self.due).await {
-            Ok(())
-        } else {
-            Err(End::Stopped)
-        }
-    }
-}
-
-/// Whether a refusal says something of the moment rather than of the order: rate limits, overload, a
-/// fault in between.
-const fn is_passing(code: u32) -> bool {
-    matches!(code, 0 | 10002 | 30002 | 30008)
-}
-
-/// The order in an answer. An id that is not one of the shop's is no answer.
-fn order_id(data: Data) -> Go<String> {
-    let id = data.order_id.and_then(|id| id.parse::<OrderId>().ok());
-    id.map(|id| id.to_string()).ok_or(End::Lost(Step::Order))
 }

@@ -293,7 +293,7 @@ impl Rehearsal {
             .collect();
         let offsets = self.arrivals.offsets(self.scene.crowd.seed, self.buyers);
         let part = Part {
-            cast: super::cast(self.arrivals, &offsets, self.buyers, 0, 1),
+            cast: super::play::cast(self.arrivals, &offsets, self.buyers, 0, 1),
             scene: Arc::new(self.scene),
             people,
             dialer: ToShop(shop.clone()),

@@ -134,13 +134,10 @@ async fn act<D: Dial + 'static>(
     match cast {
         Cast::Open(arrivals) => {
             for (index, after) in arrivals {
-                let arrives = start + after;
-                if arrives > Instant::now() && !stage.rest_until(arrives).await {
+                // A timer that has passed already fires at once.
+                let Some(arrives) = stage.rest_until(start + after).await else {
                     break;
-                }
-                if stage.is_stopped() {
-                    break;
-                }
+                };
                 let (stage, people) = (stage.clone(), people.clone());
                 players.spawn_local(async move {
                     if let Some(person) = people.get(index) {
@@ -154,7 +151,8 @@ async fn act<D: Dial + 'static>(
             }
         }
         Cast::Closed(indexes, at_a_time) => {
-            stage.rest_until(start).await;
+            // Whether everyone is to leave already is looked at by each.
+            let _ = stage.rest_until(start).await;
             let queue = Rc::new(std::cell::RefCell::new(indexes.into_iter()));
             for _ in 0..at_a_time {
                 let (stage, people, queue) = (stage.clone(), people.clone(), queue.clone());
@@ -235,10 +233,8 @@ async fn look<D: Dial>(stage: &Stage<D>, people: &[Person], open: OpenOrder) -> 
             Answer::Refused { .. } | Answer::Lost(_) => {}
         }
         drop(tally);
-        if !stage
-            .rest_until(Instant::now() + Duration::from_secs(1))
-            .await
-        {
+        let soon = Instant::now() + Duration::from_secs(1);
+        if stage.rest_until(soon).await.is_none() {
             break;
         }
     }

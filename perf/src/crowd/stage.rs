@@ -21,6 +21,10 @@ use super::pool::{Dial, Pool, Stay};
 use super::tally::{Lost, Moments, Step, Tally, Verdict};
 use super::timeline::Mark;
 
+/// Timers fire up to so late on an idle machine. That much is taken for a plan to come a little later;
+/// whatever is later than that was somebody's fault, and is counted as latency.
+const TIMER_GRAIN: Duration = Duration::from_millis(2);
+
 /// What is played: the sale, and how patient its buyers are.
 #[derive(Debug, Clone)]
 pub struct Scene {
@@ -216,13 +220,17 @@ impl<D: Dial> Stage<D> {
         self.stop.borrow().is_cancelled()
     }
 
-    /// Waits until `at`; false if everyone is to leave before.
-    pub async fn rest_until(&self, at: Instant) -> bool {
+    /// Waits until `at`, and returns the moment to count from: `at`, or the moment of waking if that
+    /// is no later than a timer's grain. Nothing if everyone is to leave before.
+    pub async fn rest_until(&self, at: Instant) -> Option<Instant> {
         let stop = self.stop.borrow().clone();
         tokio::select! {
             biased;
-            () = stop.cancelled() => false,
-            () = tokio::time::sleep_until(at) => true,
+            () = stop.cancelled() => None,
+            () = tokio::time::sleep_until(at) => {
+                let woken = Instant::now();
+                Some(if woken.saturating_duration_since(at) <= TIMER_GRAIN { woken } else { at })
+            }
         }
     }
 

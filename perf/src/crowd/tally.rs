@@ -63,6 +63,20 @@ pub enum Lost {
     Stopped,
 }
 
+impl Lost {
+    /// The words of reports.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Connect => "no connection",
+            Self::Connection => "connection broke",
+            Self::Timeout => "timeout",
+            Self::Unreadable => "unreadable answer",
+            Self::HungUp => "hung up on purpose",
+            Self::Stopped => "the run ended",
+        }
+    }
+}
+
 /// How many buyers, or orders, came how far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Funnel {

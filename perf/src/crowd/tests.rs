@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::history::{HistoryFile, Line, Opening};
 use super::mock::{Breaks, Rehearsal, Shop};
 use super::plan::{Arrivals, Leaves, Manner, Shares};
-use super::shard::Played;
+use super::play::cast;
+use super::shard::{Cast, Played};
 use super::tally::{Lost, Step, Way};
 use super::timeline::Mark;
-use super::*;
 
 const EVERY_MANNER: Shares = Shares {
     give_up: 0.2,

@@ -91,8 +91,13 @@ impl Report {
         if !self.unanswered.is_empty() {
             writeln!(f, "\nRequests without an answer")?;
             for lost in &self.unanswered {
-                let why = format!("{:?}", lost.why).to_lowercase();
-                writeln!(f, "  {:<10} {:<30}{:>9}", lost.step.name(), why, lost.count)?;
+                writeln!(
+                    f,
+                    "  {:<10} {:<30}{:>9}",
+                    lost.step.name(),
+                    lost.why.words(),
+                    lost.count
+                )?;
             }
         }
         writeln!(f)
