@@ -180,7 +180,7 @@ fn by_percentile(svg: &mut Svg, top: f64, tally: &Tally) {
     frame(
         svg,
         top,
-        "Latency by percentile, from the intended moment of sending",
+        "Latency by percentile",
         &all,
     );
     let mut decade = low;

@@ -101,7 +101,8 @@ async fn perform(asked: &cli::Crowd) -> Result<(Report, Tally), CrowdError> {
     let target = Target::read(&asked.url, asked.i_own_this_server)?;
     enough_files(asked.connections as usize)?;
     let clock = Clock::start();
-    let date = Timestamp(clock.wall_ms_floor(Instant::now())).to_rfc3339();
+    let second = clock.wall_ms_floor(Instant::now()).div_euclid(1_000);
+    let date = Timestamp(second * 1_000).to_rfc3339();
     let seed = match asked.seed {
         Some(seed) => seed,
         // Short enough to be typed again, and to be exact in any reader of JSON.
