@@ -22,7 +22,13 @@ Exit codes: 0 done, 1 failed, 2 the books do not balance (or the command line is
 )]
 pub struct Cli {
     /// The folder with floodgate.toml, catalog.toml and promos/
-    #[arg(long, short, global = true, default_value = "config", env = "FLOODGATE_CONFIG")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        default_value = "config",
+        env = "FLOODGATE_CONFIG"
+    )]
     pub config: PathBuf,
     #[command(subcommand)]
     pub command: Command,

@@ -26,7 +26,8 @@ impl Loaded {
     }
 
     pub fn ledger(&self) -> PathBuf {
-        self.data_dir().join(self.config.node.database.sqlite_path())
+        self.data_dir()
+            .join(self.config.node.database.sqlite_path())
     }
 
     pub fn engine(&self) -> PathBuf {
@@ -41,7 +42,10 @@ impl Loaded {
 pub fn load(folder: &Path) -> Outcome<Loaded> {
     let (files, mut errors) = read(folder);
     match parse(&files) {
-        Ok(config) if errors.is_empty() => Ok(Loaded { config, folder: folder.to_owned() }),
+        Ok(config) if errors.is_empty() => Ok(Loaded {
+            config,
+            folder: folder.to_owned(),
+        }),
         Ok(_) => Err(Failure::Config(errors)),
         // What is said of a file that could not be read, or of one that leans on it, means nothing.
         Err(_) if files.node.name.is_empty() || files.catalog.name.is_empty() => {
@@ -73,7 +77,10 @@ pub fn check(folder: &Path) -> Outcome {
 fn read(folder: &Path) -> (Files, Vec<String>) {
     let mut errors = Vec::new();
     let mut take = |path: PathBuf| match read_text(&path) {
-        Ok(text) => Some(File { name: path.display().to_string(), text }),
+        Ok(text) => Some(File {
+            name: path.display().to_string(),
+            text,
+        }),
         Err(why) => {
             errors.push(format!("{}: {why}", path.display()));
             None
@@ -82,7 +89,10 @@ fn read(folder: &Path) -> (Files, Vec<String>) {
     let node = take(folder.join("floodgate.toml"));
     let catalog = take(folder.join("catalog.toml"));
     let promos = promo_files(folder).into_iter().filter_map(take).collect();
-    let none = || File { name: String::new(), text: String::new() };
+    let none = || File {
+        name: String::new(),
+        text: String::new(),
+    };
     let files = Files {
         node: node.unwrap_or_else(none),
         catalog: catalog.unwrap_or_else(none),
@@ -92,19 +102,29 @@ fn read(folder: &Path) -> (Files, Vec<String>) {
 }
 
 fn promo_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder.join("promos")).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(folder.join("promos"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut paths: Vec<_> = entries
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
         .collect();
     paths.sort();
     paths
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
     if size > FILE_BYTES_MAX {
-        return Err(format!("larger than {FILE_BYTES_MAX} bytes: is this a configuration file?"));
+        return Err(format!(
+            "larger than {FILE_BYTES_MAX} bytes: is this a configuration file?"
+        ));
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|error| {

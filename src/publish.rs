@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use engine::embedded::{Embedded, OpenError, Options};
+use engine::embedded::{Embedded, OpenError};
 use engine::{Promos as _, Publish, Published, SystemClock};
 use lua_free_rules::config::Promo;
 use lua_free_rules::units::PromoId;
@@ -15,13 +15,19 @@ use crate::{Failure, Outcome, run, secrets};
 
 pub fn publish(folder: &Path, promo: i64) -> Outcome {
     let loaded = load(folder)?;
-    let known = loaded.config.promos.iter().find(|known| known.id == PromoId(promo));
+    let known = loaded
+        .config
+        .promos
+        .iter()
+        .find(|known| known.id == PromoId(promo));
     let Some(proposal) = known else {
         let words = format!("{}: no file in promos/ has id = {promo}", folder.display());
         return Err(Failure::Config(vec![words]));
     };
     std::fs::create_dir_all(loaded.data_dir())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let options = run::engine_options(&loaded);
         match Embedded::open(&loaded.engine(), Arc::new(SystemClock), options) {
@@ -50,13 +56,20 @@ async fn into_files(engine: Embedded, proposal: &Promo) -> Outcome {
         Published::New => "published",
         Published::Unchanged => "unchanged",
     };
-    println!("promo {}: {what}, generation {}", proposal.id, snapshot.generation.0);
+    println!(
+        "promo {}: {what}, generation {}",
+        proposal.id, snapshot.generation.0
+    );
     Ok(())
 }
 
 async fn ask(loaded: &Loaded, proposal: &Promo) -> Outcome {
     let running = Running::read(&loaded.data_dir())?;
-    let url = format!("{}/item/publishpromo?id={}", running.order_server()?, proposal.id);
+    let url = format!(
+        "{}/item/publishpromo?id={}",
+        running.order_server()?,
+        proposal.id
+    );
     let answer = reqwest::Client::new()
         .post(url)
         .bearer_auth(secrets::operator_token(loaded)?)
@@ -66,11 +79,20 @@ async fn ask(loaded: &Loaded, proposal: &Promo) -> Outcome {
         .context("the running process does not answer")?;
     let body: serde_json::Value = answer.json().await?;
     if body["status"] == "success" {
-        let (result, generation) = (&body["data"]["result"], &body["data"]["promo"]["generation"]);
-        let what = if result == "new" { "published" } else { "unchanged" };
+        let (result, generation) = (
+            &body["data"]["result"],
+            &body["data"]["promo"]["generation"],
+        );
+        let what = if result == "new" {
+            "published"
+        } else {
+            "unchanged"
+        };
         println!("promo {}: {what}, generation {generation}", proposal.id);
         return Ok(());
     }
-    let words = body["data"]["errMsg"].as_str().unwrap_or("the answer makes no sense");
+    let words = body["data"]["errMsg"]
+        .as_str()
+        .unwrap_or("the answer makes no sense");
     Err(anyhow!("promo {} was not published: {words}", proposal.id).into())
 }

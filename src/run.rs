@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use engine::embedded::{Embedded, OpenError, Options};
-use engine::{Clock as _, Engine, Promos as _, SharedEngine, SystemClock};
+use engine::{Clock as _, Promos as _, SharedEngine, SystemClock};
 use lua_free_rules::config::Address;
 use lua_free_rules::promo::{Phase, Snapshot};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,7 +34,10 @@ pub fn run(folder: &Path) -> Outcome {
 
 /// The embedded engine's settings.
 pub fn engine_options(loaded: &Loaded) -> Options {
-    Options { stream_max: loaded.config.node.orders.stream_max, ..Options::default() }
+    Options {
+        stream_max: loaded.config.node.orders.stream_max,
+        ..Options::default()
+    }
 }
 
 async fn serve(loaded: &Loaded) -> Outcome {
@@ -69,8 +72,11 @@ async fn serve(loaded: &Loaded) -> Outcome {
     }
     println!("stopping: work in flight is finished first");
     let deadline = Instant::now() + loaded.config.node.grace.duration();
-    edge.stop(deadline.saturating_duration_since(Instant::now())).await;
-    orders.stop(deadline.saturating_duration_since(Instant::now())).await;
+    edge.stop(deadline.saturating_duration_since(Instant::now()))
+        .await;
+    orders
+        .stop(deadline.saturating_duration_since(Instant::now()))
+        .await;
     engine.close().await;
     Running::remove(&loaded.data_dir());
     println!("stopped");
@@ -78,7 +84,11 @@ async fn serve(loaded: &Loaded) -> Outcome {
 }
 
 fn open_engine(loaded: &Loaded) -> Outcome<Embedded> {
-    match Embedded::open(&loaded.engine(), Arc::new(SystemClock), engine_options(loaded)) {
+    match Embedded::open(
+        &loaded.engine(),
+        Arc::new(SystemClock),
+        engine_options(loaded),
+    ) {
         Ok(engine) => Ok(engine),
         Err(error @ OpenError::Locked { .. }) => Err(Failure::Config(vec![error.to_string()])),
         Err(error) => Err(error.into()),
@@ -93,8 +103,8 @@ fn order_settings(loaded: &Loaded) -> Outcome<backend::Settings> {
         node: node.clone(),
         database: loaded.ledger(),
         keys: secrets::key_ring(loaded)?,
-        operator_token: secrets::operator_token(loaded)?.into(),
-        webhook_secret: secrets::webhook_secret(loaded)?.into(),
+        operator_token: backend::Secret::new(secrets::operator_token(loaded)?),
+        webhook_secret: backend::Secret::new(secrets::webhook_secret(loaded)?),
         secure_cookies: node.edge.tls.is_some() || node.edge.behind_tls,
         catalog: loaded.config.catalog.clone(),
         promos: loaded.config.promos.clone(),
@@ -118,22 +128,32 @@ fn edge_settings(loaded: &Loaded, orders: &[SocketAddr]) -> Outcome<proxy::Setti
         upstreams,
         pages: loaded.path(&edge.pages),
         keys: secrets::key_ring(loaded)?,
-        operator_token: secrets::operator_token(loaded)?.into(),
+        operator_token: secrets::operator_token(loaded)?,
         resubmit_for: node.orders.resubmit_for,
         edge,
     })
 }
 
 fn announce(loaded: &Loaded, running: &Running, promos: &[Snapshot]) {
-    let scheme = if loaded.config.node.edge.tls.is_some() { "https" } else { "http" };
+    let scheme = if loaded.config.node.edge.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let list = |all: &[SocketAddr]| {
-        all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        all.iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     println!("floodgate {} is open", env!("CARGO_PKG_VERSION"));
     println!("  shop      {scheme}://{}", running.edge);
     println!("  orders    {}", list(&running.orders));
     println!("  metrics   http://{}/metrics (edge)", running.edge_admin);
-    println!("            http://{}/metrics (orders)", running.orders_admin);
+    println!(
+        "            http://{}/metrics (orders)",
+        running.orders_admin
+    );
     println!("  data      {}", loaded.data_dir().display());
     for promo in promos {
         println!("  promo {}   {}", promo.promo, describe(promo));
@@ -160,5 +180,8 @@ fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,floodgate=info,floodgate_backend=info"));
     // Only a second call in one process could fail.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }

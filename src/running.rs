@@ -30,7 +30,10 @@ impl Running {
     pub fn read(data_dir: &Path) -> anyhow::Result<Self> {
         let path = path(data_dir);
         let text = std::fs::read(&path).with_context(|| {
-            format!("a process holds the files, but {} cannot be read", path.display())
+            format!(
+                "a process holds the files, but {} cannot be read",
+                path.display()
+            )
         })?;
         Ok(serde_json::from_slice(&text)?)
     }
@@ -43,7 +46,10 @@ impl Running {
 
     /// An order server to ask.
     pub fn order_server(&self) -> anyhow::Result<String> {
-        let address = self.orders.first().context("the running process has no order server")?;
+        let address = self
+            .orders
+            .first()
+            .context("the running process has no order server")?;
         Ok(format!("http://{address}"))
     }
 }

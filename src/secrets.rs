@@ -57,12 +57,22 @@ pub fn key_ring(loaded: &Loaded) -> Outcome<KeyRing> {
 /// The operator's token: as configured, or generated.
 pub fn operator_token(loaded: &Loaded) -> Outcome<String> {
     let operator = &loaded.config.node.operator;
-    secret(loaded, operator.token_file.as_deref(), operator.token_env.as_deref(), "operator.token")
+    secret(
+        loaded,
+        operator.token_file.as_deref(),
+        operator.token_env.as_deref(),
+        "operator.token",
+    )
 }
 
 /// The secret of the demo provider's webhook: as configured, or generated.
 pub fn webhook_secret(loaded: &Loaded) -> Outcome<String> {
-    secret(loaded, loaded.config.node.payment.webhook_secret_file.as_deref(), None, "webhook.secret")
+    secret(
+        loaded,
+        loaded.config.node.payment.webhook_secret_file.as_deref(),
+        None,
+        "webhook.secret",
+    )
 }
 
 fn secret(

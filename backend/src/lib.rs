@@ -1,1 +1,53 @@
-//! placeholder
+//! Floodgate's order servers: an axum shell around the rules and the engine, the order writer, and
+//! the ledger.
+//!
+//! A purchase walks forward only: [`server`] -> `api` -> `reserve` -> engine, then stream ->
+//! [`writer`] -> [`ledger`].
+//!
+//! | module | what is inside |
+//! |---|---|
+//! | [`settings`] | what an order server is started with |
+//! | [`server`] | listeners, connection limits, graceful stop |
+//! | `api` | the routes as a table, one file for each noun |
+//! | `answer` | success and refusal as HTTP responses |
+//! | `accounts` | passwords, one-time codes and their delivery |
+//! | `bounded` | so much work at once, so much waiting, the rest is shed |
+//! | `reserve` | from a request to create an order to a reservation |
+//! | `promos` | the promos as the engine last told them |
+//! | [`payment`] | the payment adapter, the demo provider, late payments |
+//! | [`writer`] | the order writer: from the stream to the ledger |
+//! | [`sweeper`] | the expiry sweeper: ends unpaid orders, returns their units |
+//! | [`ledger`] | the SQL database; SQL lives nowhere else |
+//! | [`mod@audit`] | proves or refutes the stock equation |
+//! | [`metrics`] | every metric, by name |
+//! | [`error`] | what can go wrong, for the buyer and for the operator |
+//!
+//! Invariants: the ledger's row decides what an order becomes; stock is changed by the engine only;
+//! what ends an order in the ledger records its release in the same transaction; the writer
+//! acknowledges after the commit, never before; every error leaves as a refusal of the rules.
+//!
+//! What is absent: no handler holds a lock on the database while it waits for something else, and
+//! nothing here waits without a bound.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod accounts;
+mod answer;
+mod api;
+pub mod audit;
+mod bounded;
+pub mod error;
+pub mod ledger;
+pub mod metrics;
+pub mod payment;
+mod promos;
+mod reserve;
+pub mod server;
+pub mod settings;
+pub mod sweeper;
+pub mod writer;
+
+pub use audit::{AuditReport, audit};
+pub use error::BackendError;
+pub use ledger::Ledger;
+pub use server::{Running, start};
+pub use settings::{Secret, Settings};

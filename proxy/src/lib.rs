@@ -1,1 +1,56 @@
-//! placeholder
+//! Floodgate's edge: a Pingora shell around the rules. It answers the crowd from memory and lets only
+//! admitted requests reach an order server.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `front` | the listener's front: idle and header deadlines; hands over to the proxy |
+//! | `service` | Pingora's phases, in the order a request meets them |
+//! | `routes` | which paths and methods there are, and who answers |
+//! | `gate` | gathers facts, asks the rules, answers or lets pass |
+//! | `client`, `limits`, `body` | who asks; how often; what with |
+//! | `answer` | what the edge says by itself, as a value |
+//! | `pages`, `shop`, `item_cache` | pages, items, promo state from memory |
+//! | `promos`, `sold_out` | what is known of the promos, and the order servers' signals |
+//! | `challenges`, `puzzles`, `tokens` | challenges given out, made in advance; access tokens |
+//! | `forward`, `upstreams` | the way to an order server; which one; what to do when it fails |
+//! | `drain`, `admin`, `metrics`, `access_log` | stopping; `/live`, `/ready`, `/metrics`; names; one line a request |
+//! | `edge`, `tls`, `error` | what requests share; certificates; why the edge did not start |
+//!
+//! Invariants: a refused request never reaches an order server; an order is forwarded only with a
+//! validly signed session and token that agree; every queue, pool, cache and body is bounded; a request
+//! is sent twice only where that cannot do a thing twice.
+//!
+//! What is absent: decisions (they are in the rules), sale state (it is in the engine), and Pingora's
+//! `Server`, which takes over signals and sleeps out its grace period. The edge runs on the caller's
+//! runtime; how many threads that has is up to the caller.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod access_log;
+mod admin;
+mod answer;
+mod body;
+mod challenges;
+mod client;
+mod drain;
+mod edge;
+mod error;
+mod forward;
+mod front;
+mod gate;
+mod item_cache;
+mod limits;
+mod metrics;
+mod pages;
+mod promos;
+mod puzzles;
+mod routes;
+mod running;
+mod service;
+mod shop;
+mod sold_out;
+mod tls;
+mod tokens;
+mod upstreams;
+
+pub use error::ProxyError;
+pub use running::{Running, Settings, start, start_with_clock};

@@ -18,7 +18,11 @@ struct Browser {
 impl Browser {
     async fn open(width: u32) -> Self {
         // A port that was free a moment ago; the driver takes no listener from us.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .stdout(Stdio::null())
@@ -46,11 +50,21 @@ impl Browser {
             builder.connect(&address).await.ok()
         })
         .await;
-        Self { driver, client, _profile: profile }
+        Self {
+            driver,
+            client,
+            _profile: profile,
+        }
     }
 
     async fn fill(&self, id: &str, text: &str) {
-        let field = self.client.wait().at_most(PATIENCE).for_element(Locator::Id(id)).await.unwrap();
+        let field = self
+            .client
+            .wait()
+            .at_most(PATIENCE)
+            .for_element(Locator::Id(id))
+            .await
+            .unwrap();
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
     }
@@ -77,7 +91,13 @@ impl Browser {
     }
 
     async fn value(&self, id: &str) -> Option<String> {
-        self.client.find(Locator::Id(id)).await.ok()?.prop("value").await.ok()?
+        self.client
+            .find(Locator::Id(id))
+            .await
+            .ok()?
+            .prop("value")
+            .await
+            .ok()?
     }
 
     /// A picture of the page, kept where FLOODGATE_SCREENSHOTS says, if it says so.
@@ -86,13 +106,19 @@ impl Browser {
         assert!(png.starts_with(b"\x89PNG"));
         if let Some(folder) = std::env::var_os("FLOODGATE_SCREENSHOTS") {
             std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), png).unwrap();
+            std::fs::write(
+                std::path::Path::new(&folder).join(format!("{name}.png")),
+                png,
+            )
+            .unwrap();
         }
     }
 
-    /// Nothing on the page may fail behind its back.
     async fn register_and_sign_in(&self, house: &House, tel: &str) {
-        self.client.goto(&house.url("/resources/register.html")).await.unwrap();
+        self.client
+            .goto(&house.url("/resources/register.html"))
+            .await
+            .unwrap();
         self.fill("tel", tel).await;
         self.click("otp-send").await;
         until("the code to be filled in", || async {
@@ -101,6 +127,7 @@ impl Browser {
         .await;
         self.fill("name", "Ada").await;
         self.fill("password", "a long enough password").await;
+        self.fill("age", "36").await;
         self.picture("1-register").await;
         self.click("register-submit").await;
         until("to be signed in", || async {
@@ -123,28 +150,53 @@ fn hyper_connector() -> hyper_util::client::legacy::connect::HttpConnector {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_registration_to_a_paid_order() {
-    let sale = promo(1, 5, "starts_in = \"20s\"", "challenge = [\"altcha\", \"image\"]\nper_buyer = 2");
+    let sale = promo(
+        1,
+        5,
+        "starts_in = \"20s\"",
+        "challenge = [\"altcha\", \"image\"]\nper_buyer = 2",
+    );
     let house = House::open(&Plan::new(&[sale]));
     let browser = Browser::open(1200).await;
     browser.register_and_sign_in(&house, "+491701234567").await;
     browser.picture("2-list").await;
 
-    browser.client.goto(&house.url("/resources/item.html?id=1")).await.unwrap();
-    browser.until_attribute("phase", "data-phase", "upcoming").await;
+    browser
+        .client
+        .goto(&house.url("/resources/item.html?id=1"))
+        .await
+        .unwrap();
+    browser
+        .until_attribute("phase", "data-phase", "upcoming")
+        .await;
     browser.picture("3-countdown").await;
     browser.until_attribute("phase", "data-phase", "live").await;
     browser.picture("4-live").await;
     browser.click("buy").await;
-    browser.until_attribute("order-state", "data-state", "written").await;
+    browser
+        .until_attribute("order-state", "data-state", "written")
+        .await;
     browser.picture("5-written").await;
     browser.click("pay").await;
-    browser.until_attribute("order-state", "data-state", "paid").await;
+    browser
+        .until_attribute("order-state", "data-state", "paid")
+        .await;
     browser.picture("6-paid").await;
 
     // Back on the item's page one more may be bought, and the order list shows the first.
-    browser.client.goto(&house.url("/resources/order.html")).await.unwrap();
+    browser
+        .client
+        .goto(&house.url("/resources/order.html"))
+        .await
+        .unwrap();
     until("the order to be listed", || async {
-        browser.client.source().await.ok()?.contains("1-1-1").then_some(())
+        browser
+            .client
+            .source()
+            .await
+            .ok()?
+            .contains("1-1-1")
+            .then_some(())
     })
     .await;
     browser.picture("7-orders").await;
@@ -159,7 +211,11 @@ async fn on_a_phone_with_a_picture_to_read_and_a_wrong_code() {
     let house = House::open(&Plan::new(&[sale]));
     let browser = Browser::open(390).await;
     browser.register_and_sign_in(&house, "+491707654321").await;
-    browser.client.goto(&house.url("/resources/item.html?id=1")).await.unwrap();
+    browser
+        .client
+        .goto(&house.url("/resources/item.html?id=1"))
+        .await
+        .unwrap();
     browser.until_attribute("phase", "data-phase", "live").await;
     browser.click("buy").await;
     browser.fill("challenge-answer", "?????").await;

@@ -26,7 +26,10 @@ impl Buyer {
         };
         let (status, body) = buyer.post("/user/getotp", json!({ "tel": tel })).await;
         assert_eq!(status, 200, "{body}");
-        let otp = body["data"]["otp"].as_str().expect("the code is echoed").to_owned();
+        let otp = body["data"]["otp"]
+            .as_str()
+            .expect("the code is echoed")
+            .to_owned();
         let form = json!({ "tel": tel, "otpCode": otp, "name": "A Buyer", "password": PASSWORD, "gender": 0, "age": 30 });
         let (status, body) = buyer.post("/user/register", form).await;
         assert_eq!(status, 200, "{body}");
@@ -43,11 +46,17 @@ impl Buyer {
 
     /// The same buyer at another address of the same house (after a restart).
     pub fn at(&self, house: &House) -> Self {
-        Self { base: format!("http://{}", house.edge), ..self.clone() }
+        Self {
+            base: format!("http://{}", house.edge),
+            ..self.clone()
+        }
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.session);
+        let request = self
+            .http
+            .get(format!("{}{path}", self.base))
+            .bearer_auth(&self.session);
         answer(request.send().await.unwrap()).await
     }
 
@@ -57,12 +66,20 @@ impl Buyer {
 
     pub fn request(&self, path: &str, body: Value) -> reqwest::RequestBuilder {
         let request = self.http.post(format!("{}{path}", self.base)).json(&body);
-        if self.session.is_empty() { request } else { request.bearer_auth(&self.session) }
+        if self.session.is_empty() {
+            request
+        } else {
+            request.bearer_auth(&self.session)
+        }
     }
 
     /// Asks for an access token where no challenge is asked for: status and body.
     pub async fn ask(&self, promo: i64) -> (u16, Value) {
-        self.post("/order/generatetoken", json!({ "promoId": promo, "itemId": 1 })).await
+        self.post(
+            "/order/generatetoken",
+            json!({ "promoId": promo, "itemId": 1 }),
+        )
+        .await
     }
 
     /// An access token.
@@ -74,7 +91,11 @@ impl Buyer {
 
     /// Sends an order: status and body.
     pub async fn order(&self, promo: i64, token: &str, key: Option<&str>) -> (u16, Value) {
-        self.order_of(json!({ "itemId": 1, "promoId": promo, "amount": 1, "token": token }), key).await
+        self.order_of(
+            json!({ "itemId": 1, "promoId": promo, "amount": 1, "token": token }),
+            key,
+        )
+        .await
     }
 
     pub async fn order_of(&self, body: Value, key: Option<&str>) -> (u16, Value) {

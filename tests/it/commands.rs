@@ -5,11 +5,18 @@ use std::process::{Command, Output};
 use crate::house::{House, Plan, open_promo};
 
 fn floodgate(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_floodgate")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_floodgate"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn words(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
@@ -23,7 +30,11 @@ fn help_teaches() {
     ] {
         let output = floodgate(arguments);
         assert!(output.status.success());
-        assert!(words(&output).contains(taught), "{arguments:?}: {}", words(&output));
+        assert!(
+            words(&output).contains(taught),
+            "{arguments:?}: {}",
+            words(&output)
+        );
     }
 }
 
@@ -35,9 +46,18 @@ fn check_reports_every_error_and_exits_with_64() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    write("floodgate.toml", b"grace = \"soon\"\n[edge]\nlisten = \"0.0.0.0:80\"\nlissten = 1\n");
-    write("catalog.toml", b"[[item]]\nid = 1\ntitle = \"A\"\nprice = \"1.00\"\nstock = 5\nimage = \"/a.svg\"\n");
-    write("promos/a.toml", b"id = 1\nitem = 9\nstarts_in = \"0s\"\nlasts = \"1h\"\nprice = \"1.00\"\nstock = 0\n");
+    write(
+        "floodgate.toml",
+        b"grace = \"soon\"\n[edge]\nlisten = \"0.0.0.0:80\"\nlissten = 1\n",
+    );
+    write(
+        "catalog.toml",
+        b"[[item]]\nid = 1\ntitle = \"A\"\nprice = \"1.00\"\nstock = 5\nimage = \"/a.svg\"\n",
+    );
+    write(
+        "promos/a.toml",
+        b"id = 1\nitem = 9\nstarts_in = \"0s\"\nlasts = \"1h\"\nprice = \"1.00\"\nstock = 0\n",
+    );
     write("promos/b.toml", b"id = 2\n\xff");
     let config = folder.path().display().to_string();
     for command in ["check", "run"] {
@@ -62,7 +82,11 @@ fn check_reports_every_error_and_exits_with_64() {
 
 #[test]
 fn the_configuration_that_ships_is_good() {
-    let output = floodgate(&["check", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config")]);
+    let output = floodgate(&[
+        "check",
+        "--config",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/config"),
+    ]);
     assert!(output.status.success(), "{}", words(&output));
 }
 
@@ -73,14 +97,27 @@ fn keygen_makes_a_key_that_works_and_never_overwrites_one() {
     let output = floodgate(&["keygen", "--id", "k9", "--out", &path]);
     assert!(output.status.success(), "{}", words(&output));
     let secret = std::fs::read_to_string(&path).unwrap();
-    assert!(!words(&output).contains(secret.trim()), "a key in a file is not printed");
+    assert!(
+        !words(&output).contains(secret.trim()),
+        "a key in a file is not printed"
+    );
     use std::os::unix::fs::PermissionsExt as _;
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(floodgate(&["keygen", "--out", &path]).status.code(), Some(1));
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(
+        floodgate(&["keygen", "--out", &path]).status.code(),
+        Some(1)
+    );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), secret);
-    assert_eq!(floodgate(&["keygen", "--id", "a b"]).status.code(), Some(64));
+    assert_eq!(
+        floodgate(&["keygen", "--id", "a b"]).status.code(),
+        Some(64)
+    );
 
-    let keys = format!("[keys]\nactive = \"k9\"\n[[keys.accepted]]\nid = \"k9\"\nfile = {path:?}\n");
+    let keys =
+        format!("[keys]\nactive = \"k9\"\n[[keys.accepted]]\nid = \"k9\"\nfile = {path:?}\n");
     let house = House::open(&Plan::new(&[open_promo(1, 1)]).tables(&keys));
     assert!(!house.data().join("token.key").exists());
 }
@@ -91,14 +128,24 @@ async fn publish_and_audit_work_on_the_files_when_nothing_runs() {
     let buyer = house.buyer().await;
     buyer.buy(1).await;
     let second = house.floodgate(&["run"]);
-    assert_eq!(second.status.code(), Some(64), "the files are held: {}", words(&second));
+    assert_eq!(
+        second.status.code(),
+        Some(64),
+        "the files are held: {}",
+        words(&second)
+    );
     house.stop_by("TERM");
 
-    let later = "id = 2\nitem = 2\nstarts_in = \"1h\"\nlasts = \"1h\"\nprice = \"9.00\"\nstock = 5\n";
+    let later =
+        "id = 2\nitem = 2\nstarts_in = \"1h\"\nlasts = \"1h\"\nprice = \"9.00\"\nstock = 5\n";
     std::fs::write(house.config().join("promos/later.toml"), later).unwrap();
     for said in ["published, generation 1", "unchanged, generation 1"] {
         let output = house.floodgate(&["publish", "2"]);
-        assert!(output.status.success() && words(&output).contains(said), "{}", words(&output));
+        assert!(
+            output.status.success() && words(&output).contains(said),
+            "{}",
+            words(&output)
+        );
     }
     assert_eq!(house.floodgate(&["publish", "3"]).status.code(), Some(64));
     house.assert_clean();

@@ -15,18 +15,35 @@ async fn accepted_orders_survive_kill_9() {
     let mut sending = tokio::task::JoinSet::new();
     for (buyer, token) in buyers.iter().zip(&tokens) {
         let request = buyer
-            .request("/order/create", serde_json::json!({ "itemId": 1, "promoId": 1, "amount": 1, "token": token }))
+            .request(
+                "/order/create",
+                serde_json::json!({ "itemId": 1, "promoId": 1, "amount": 1, "token": token }),
+            )
             .header("Idempotency-Key", "k");
         let tel = buyer.tel.clone();
         sending.spawn(async move {
             let response = request.send().await.ok()?;
             let accepted = response.status() == 202;
             let body: serde_json::Value = response.json().await.ok()?;
-            accepted.then(|| (tel, body["data"]["orderId"].as_str().unwrap_or_default().to_owned()))
+            accepted.then(|| {
+                (
+                    tel,
+                    body["data"]["orderId"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                )
+            })
         });
     }
     while accepted.len() < 10 {
-        accepted.extend(sending.join_next().await.expect("more than ten are accepted").unwrap());
+        accepted.extend(
+            sending
+                .join_next()
+                .await
+                .expect("more than ten are accepted")
+                .unwrap(),
+        );
     }
     house.kill();
     while let Some(done) = sending.join_next().await {
@@ -35,7 +52,11 @@ async fn accepted_orders_survive_kill_9() {
 
     house.start();
     for (tel, order) in &accepted {
-        let buyer = buyers.iter().find(|buyer| buyer.tel == *tel).unwrap().at(&house);
+        let buyer = buyers
+            .iter()
+            .find(|buyer| buyer.tel == *tel)
+            .unwrap()
+            .at(&house);
         buyer.until_state(order, "written").await;
     }
     // Everyone sends his request again: those who had an order get the same one.
@@ -48,7 +69,10 @@ async fn accepted_orders_survive_kill_9() {
     for (tel, (status, body)) in &again {
         let had = accepted.iter().find(|(other, _)| other == tel);
         match had {
-            Some((_, order)) => assert_eq!((*status, body["data"]["orderId"].as_str()), (202, Some(order.as_str()))),
+            Some((_, order)) => assert_eq!(
+                (*status, body["data"]["orderId"].as_str()),
+                (202, Some(order.as_str()))
+            ),
             None => assert!(*status == 202 || *status == 409, "{status} {body}"),
         }
         won += usize::from(*status == 202);
@@ -71,7 +95,10 @@ async fn a_restart_neither_publishes_again_nor_signs_out() {
     for signal in ["TERM", "INT"] {
         let (exit, took) = house.stop_by(signal);
         assert_eq!(exit, Some(0), "{}", house.log());
-        assert!(took < std::time::Duration::from_secs(20), "nothing was in flight: {took:?}");
+        assert!(
+            took < std::time::Duration::from_secs(20),
+            "nothing was in flight: {took:?}"
+        );
         house.start();
     }
     let buyer = buyer.at(&house);

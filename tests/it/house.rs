@@ -21,7 +21,6 @@ pub struct Plan {
     promos: Vec<String>,
     node: String,
     edge: String,
-    orders: String,
     upstreams: Vec<SocketAddr>,
 }
 
@@ -32,7 +31,11 @@ pub fn open_promo(id: i64, stock: u32) -> String {
 
 /// A promo of item 1.
 pub fn promo(id: i64, stock: u32, start: &str, more: &str) -> String {
-    let challenge = if more.contains("challenge") { "" } else { "challenge = \"none\"\n" };
+    let challenge = if more.contains("challenge") {
+        ""
+    } else {
+        "challenge = \"none\"\n"
+    };
     format!(
         "id = {id}\nitem = 1\n{start}\nlasts = \"1h\"\nprice = \"99.00\"\nstock = {stock}\n{challenge}{more}\n"
     )
@@ -44,7 +47,6 @@ impl Plan {
             promos: promos.to_vec(),
             node: String::new(),
             edge: String::new(),
-            orders: String::new(),
             upstreams: Vec::new(),
         }
     }
@@ -61,12 +63,6 @@ impl Plan {
         self
     }
 
-    /// Lines of `[orders]`.
-    pub fn orders(mut self, text: &str) -> Self {
-        self.orders.push_str(text);
-        self
-    }
-
     /// Where the edge finds the order servers, if not where they listen.
     pub fn upstreams(mut self, addresses: &[SocketAddr]) -> Self {
         self.upstreams = addresses.to_vec();
@@ -78,9 +74,18 @@ impl Plan {
         std::fs::create_dir_all(config.join("promos")).unwrap();
         let mut text = String::from("data_dir = \"../data\"\n\n[edge]\n");
         text.push_str("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n");
-        writeln!(text, "pages = {:?}", concat!(env!("CARGO_MANIFEST_DIR"), "/html")).unwrap();
+        writeln!(
+            text,
+            "pages = {:?}",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/html")
+        )
+        .unwrap();
         if !self.upstreams.is_empty() {
-            let all: Vec<_> = self.upstreams.iter().map(|address| format!("{address:?}")).collect();
+            let all: Vec<_> = self
+                .upstreams
+                .iter()
+                .map(|address| format!("{address:?}"))
+                .collect();
             let all: Vec<_> = all.iter().map(|address| format!("\"{address}\"")).collect();
             writeln!(text, "upstreams = [{}]", all.join(", ")).unwrap();
         }
@@ -90,7 +95,6 @@ impl Plan {
         }
         text.push_str("\n[orders]\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n");
         text.push_str("admin = \"127.0.0.1:0\"\n");
-        text.push_str(&self.orders);
         if !self.node.contains("[accounts]") {
             text.push_str("\n[accounts]\notp_delivery = \"echo\"\notp_per_hour = 1000\n");
         }
@@ -153,7 +157,10 @@ impl House {
             edge_admin: nowhere,
             orders: Vec::new(),
             orders_admin: nowhere,
-            http: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
+            http: reqwest::Client::builder()
+                .timeout(PATIENCE)
+                .build()
+                .unwrap(),
         };
         house.start();
         house
@@ -191,7 +198,12 @@ impl House {
         let address = |value: &Value| value.as_str().unwrap().parse::<SocketAddr>().unwrap();
         self.edge = address(&running["edge"]);
         self.edge_admin = address(&running["edge_admin"]);
-        self.orders = running["orders"].as_array().unwrap().iter().map(address).collect();
+        self.orders = running["orders"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(address)
+            .collect();
         self.orders_admin = address(&running["orders_admin"]);
     }
 
@@ -207,7 +219,13 @@ impl House {
         let mut process = self.process.take().expect("it runs");
         let begun = Instant::now();
         let id = process.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
         while begun.elapsed() < PATIENCE {
             if let Some(status) = process.try_wait().unwrap() {
                 return (status.code(), begun.elapsed());
@@ -228,12 +246,19 @@ impl House {
         let output = self.floodgate(&["audit", "--wait", "30s"]);
         let words = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "the books do not balance:\n{words}{errors}\n{}", self.log());
+        assert!(
+            output.status.success(),
+            "the books do not balance:\n{words}{errors}\n{}",
+            self.log()
+        );
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_floodgate"));
-        command.args(arguments).arg("--config").arg(self.folder.path().join("config"));
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.folder.path().join("config"));
         command
     }
 
@@ -254,7 +279,10 @@ impl House {
     }
 
     pub fn operator_token(&self) -> String {
-        std::fs::read_to_string(self.data().join("operator.token")).unwrap().trim().to_owned()
+        std::fs::read_to_string(self.data().join("operator.token"))
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -282,17 +310,30 @@ impl House {
     /// An operator's request through the edge.
     pub async fn operate(&self, path: &str, body: Value) -> (u16, Value) {
         let token = self.operator_token();
-        let request = self.http.post(self.url(path)).bearer_auth(token).json(&body);
+        let request = self
+            .http
+            .post(self.url(path))
+            .bearer_auth(token)
+            .json(&body);
         answer(request.send().await.unwrap()).await
     }
 
     /// The sum of a metric over the edge's series that carry every one of `labels`.
     pub async fn edge_metric(&self, name: &str, labels: &[&str]) -> f64 {
         let url = format!("http://{}/metrics", self.edge_admin);
-        let text = self.http.get(url).send().await.unwrap().text().await.unwrap();
+        let text = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         text.lines()
             .filter(|line| {
-                line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
                     && labels.iter().all(|label| line.contains(label))
             })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
@@ -301,7 +342,11 @@ impl House {
 
     /// Requests for orders that the edge sent to order servers so far.
     pub async fn orders_sent_up(&self) -> f64 {
-        self.edge_metric("floodgate_edge_upstream_requests_total", &["route=\"order_create\""]).await
+        self.edge_metric(
+            "floodgate_edge_upstream_requests_total",
+            &["route=\"order_create\""],
+        )
+        .await
     }
 }
 
@@ -313,7 +358,11 @@ impl Drop for House {
             let _ = process.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of {} ---\n{}", self.folder.path().display(), self.log());
+            eprintln!(
+                "--- log of {} ---\n{}",
+                self.folder.path().display(),
+                self.log()
+            );
         }
     }
 }
@@ -322,7 +371,8 @@ impl Drop for House {
 pub async fn answer(response: reqwest::Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
-    let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON ({status}): {text}"));
+    let body =
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON ({status}): {text}"));
     (status, body)
 }
 

@@ -22,7 +22,12 @@ impl Relay {
         let (cut, is_cut) = watch::channel(false);
         let swallow = Arc::new(std::sync::atomic::AtomicBool::new(false));
         tokio::spawn(accept(listener, target.clone(), is_cut, swallow.clone()));
-        Self { address, target, cut, swallow }
+        Self {
+            address,
+            target,
+            cut,
+            swallow,
+        }
     }
 
     /// Where it leads to.
@@ -65,7 +70,9 @@ async fn relay(
     mut is_cut: watch::Receiver<bool>,
     swallow: Arc<std::sync::atomic::AtomicBool>,
 ) {
-    let Ok(far) = TcpStream::connect(target).await else { return };
+    let Ok(far) = TcpStream::connect(target).await else {
+        return;
+    };
     let (mut near_read, mut near_write) = near.into_split();
     let (mut far_read, mut far_write) = far.into_split();
     let up = tokio::io::copy(&mut near_read, &mut far_write);

@@ -15,16 +15,27 @@ async fn five_hundred_buyers_for_fifty_units() {
         .iter()
         .map(|(status, body)| (*status == 200).then(|| body["data"]["token"].as_str().unwrap()))
         .collect();
-    assert_eq!(tokens.iter().flatten().count(), 250, "the door admits 5 for each unit");
+    assert_eq!(
+        tokens.iter().flatten().count(),
+        250,
+        "the door admits 5 for each unit"
+    );
     for (status, body) in asked.iter().filter(|(status, _)| *status != 200) {
         assert_eq!((*status, code(body)), (409, 30007), "{body}");
     }
-    assert_eq!(house.orders_sent_up().await, 0.0, "refused requests never reach an order server");
+    assert_eq!(
+        house.orders_sent_up().await,
+        0.0,
+        "refused requests never reach an order server"
+    );
 
     let mut winners = 0;
-    let sent = join_all(buyers.iter().zip(&tokens).filter_map(|(buyer, token)| {
-        token.map(|token| buyer.order(1, token, None))
-    }))
+    let sent = join_all(
+        buyers
+            .iter()
+            .zip(&tokens)
+            .filter_map(|(buyer, token)| token.map(|token| buyer.order(1, token, None))),
+    )
     .await;
     for (status, body) in &sent {
         match status {
@@ -42,13 +53,25 @@ async fn five_hundred_buyers_for_fifty_units() {
         assert_eq!((status, code(&body)), (403, 30005));
     }
     let late = join_all(
-        buyers.iter().zip(&tokens).filter(|(_, token)| token.is_none()).map(|(buyer, _)| buyer.ask(1)),
+        buyers
+            .iter()
+            .zip(&tokens)
+            .filter(|(_, token)| token.is_none())
+            .map(|(buyer, _)| buyer.ask(1)),
     )
     .await;
     for (status, body) in late {
-        assert_eq!((status, code(&body)), (409, 30001), "sold out is said at the edge");
+        assert_eq!(
+            (status, code(&body)),
+            (409, 30001),
+            "sold out is said at the edge"
+        );
     }
-    assert_eq!(house.orders_sent_up().await, sent_up, "the upstream counter stays flat");
+    assert_eq!(
+        house.orders_sent_up().await,
+        sent_up,
+        "the upstream counter stays flat"
+    );
     house.assert_clean();
 }
 
@@ -64,7 +87,9 @@ async fn what_is_given_back_is_sold_again() {
         (status == 409 && code(&body) == 30001).then_some(())
     })
     .await;
-    let (status, body) = first.post("/order/cancel", serde_json::json!({ "orderId": order })).await;
+    let (status, body) = first
+        .post("/order/cancel", serde_json::json!({ "orderId": order }))
+        .await;
     assert_eq!(status, 200, "{body}");
     let order = crate::house::until("the unit to come back", || async {
         let (status, body) = second.ask(1).await;
@@ -72,7 +97,9 @@ async fn what_is_given_back_is_sold_again() {
             assert_eq!(code(&body), 30001, "{body}");
             return None;
         }
-        let (status, body) = second.order(1, body["data"]["token"].as_str().unwrap(), None).await;
+        let (status, body) = second
+            .order(1, body["data"]["token"].as_str().unwrap(), None)
+            .await;
         assert_eq!(status, 202, "{body}");
         Some(body["data"]["orderId"].as_str().unwrap().to_owned())
     })
@@ -111,17 +138,32 @@ async fn publishing_twice_changes_nothing() {
     let buyer = house.buyer().await;
     let order = buyer.buy(1).await;
     for _ in 0..2 {
-        let (status, body) = house.operate("/item/publishpromo?id=1", serde_json::json!({})).await;
+        let (status, body) = house
+            .operate("/item/publishpromo?id=1", serde_json::json!({}))
+            .await;
         assert_eq!(status, 200, "{body}");
         assert_eq!(body["data"]["result"], "unchanged", "{body}");
     }
     let output = house.floodgate(&["publish", "1"]);
     assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("unchanged"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("unchanged"),
+        "{output:?}"
+    );
     // Without a token, with a wrong one, by GET: refused, at the edge.
     let url = house.url("/item/publishpromo?id=1");
     assert_eq!(house.http.post(&url).send().await.unwrap().status(), 401);
-    assert_eq!(house.http.post(&url).bearer_auth("wrong").send().await.unwrap().status(), 403);
+    assert_eq!(
+        house
+            .http
+            .post(&url)
+            .bearer_auth("wrong")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        403
+    );
     assert_eq!(house.http.get(&url).send().await.unwrap().status(), 405);
     buyer.until_state(&order, "written").await;
     house.assert_clean();

@@ -29,7 +29,11 @@ async fn one_cut_off_is_not_noticed_by_buyers() {
     relays[1].cut();
     until("the first to be back", || async {
         let name = format!("upstream=\"{}\"", relays[0].address);
-        (house.edge_metric("floodgate_edge_upstream_healthy", &[&name]).await == 1.0).then_some(())
+        (house
+            .edge_metric("floodgate_edge_upstream_healthy", &[&name])
+            .await
+            == 1.0)
+            .then_some(())
     })
     .await;
     for buyer in &buyers[10..] {
@@ -50,7 +54,10 @@ async fn with_both_cut_off_the_shop_window_stays_lit() {
         relay.cut();
     }
     let response = buyer
-        .request("/order/create", json!({ "itemId": 1, "promoId": 1, "amount": 1, "token": token }))
+        .request(
+            "/order/create",
+            json!({ "itemId": 1, "promoId": 1, "amount": 1, "token": token }),
+        )
         .header("Idempotency-Key", "k")
         .send()
         .await
@@ -61,7 +68,10 @@ async fn with_both_cut_off_the_shop_window_stays_lit() {
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     for _ in 0..3 {
         let (status, item) = buyer.get("/item/get?id=1").await;
-        assert_eq!((status, &item["data"]["title"]), (200, &before["data"]["title"]));
+        assert_eq!(
+            (status, &item["data"]["title"]),
+            (200, &before["data"]["title"])
+        );
         assert_eq!(buyer.get("/item/list").await.0, 200);
         assert_eq!(buyer.get("/promo/state?id=1").await.0, 200);
     }

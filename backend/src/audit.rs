@@ -1,0 +1,167 @@
+//! The audit: proves or refutes the stock equation, per promo and generation, across engine and
+//! ledger. It takes `available` and its sequence number at the engine as a fence, waits until the
+//! ledger holds everything up to it, and compares; so it can run while a sale does.
+
+use std::time::{Duration, Instant};
+
+use engine::{Engine, EngineError};
+use lua_free_rules::equation;
+use lua_free_rules::promo::Snapshot;
+use lua_free_rules::refusal::Refusal;
+use lua_free_rules::units::{Generation, PromoId, Sequence, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::ledger::{Fault, Ledger};
+
+/// How often the ledger is looked at while it is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditReport {
+    /// Whether nothing is off.
+    pub clean: bool,
+    /// The engine's time at the beginning.
+    pub at: Timestamp,
+    /// Stream entries that were set aside: each is an event the ledger does not have.
+    pub dead_letters: u64,
+    /// Each promo and generation.
+    pub promos: Vec<PromoAudit>,
+}
+
+/// What an audit found of one promo and generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromoAudit {
+    /// Which promo.
+    pub promo_id: PromoId,
+    /// Which publishing of it.
+    pub generation: Generation,
+    /// The fence.
+    pub sequence: Sequence,
+    /// Where the units are, at the fence.
+    pub books: equation::Books,
+    /// What is off.
+    pub faults: Vec<Fault>,
+}
+
+/// Audits one promo, or all there are. `wait` bounds how long the ledger is waited for, for all of
+/// them together; one that is late then is at fault.
+///
+/// # Errors
+/// If the engine or the database cannot be read. What is off is no error: it is in the report.
+pub async fn audit(
+    engine: &dyn Engine,
+    ledger: &Ledger,
+    promo: Option<PromoId>,
+    wait: Duration,
+) -> Result<AuditReport> {
+    let until = Instant::now() + wait;
+    let (at, current) = engine.promos().await?;
+    let mut generations: Vec<(PromoId, Generation)> = ledger.generations().await?;
+    for each in &current {
+        let all = (1..=each.generation.0).map(|number| (each.promo, Generation(number)));
+        generations.extend(all);
+    }
+    generations.sort_unstable();
+    generations.dedup();
+    generations.retain(|(id, _)| promo.is_none_or(|wanted| wanted == *id));
+    let mut promos = Vec::new();
+    for (id, generation) in generations {
+        promos.push(audit_generation(engine, ledger, id, generation, until).await?);
+    }
+    let dead_letters = engine.backlog().await?.dead_letters;
+    Ok(AuditReport {
+        clean: dead_letters == 0 && promos.iter().all(|promo| promo.faults.is_empty()),
+        at,
+        dead_letters,
+        promos,
+    })
+}
+
+async fn audit_generation(
+    engine: &dyn Engine,
+    ledger: &Ledger,
+    promo: PromoId,
+    generation: Generation,
+    until: Instant,
+) -> Result<PromoAudit> {
+    let mut report = PromoAudit {
+        promo_id: promo,
+        generation,
+        sequence: Sequence(0),
+        books: equation::Books::default(),
+        faults: Vec::new(),
+    };
+    let fence = match engine.snapshot(promo, generation).await {
+        Ok(fence) => fence,
+        Err(EngineError::Refused(Refusal::NotFound)) => {
+            let movements = ledger
+                .reached(promo, generation, Sequence(i64::MAX))
+                .await?
+                .movements;
+            if movements > 0 {
+                report.faults.push(Fault(format!(
+                    "the ledger has {movements} movements of it, the engine does not know it"
+                )));
+            }
+            return Ok(report);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    report.sequence = fence.sequence;
+    let late = wait_for(ledger, &fence, until).await?;
+    let books = ledger.books(&fence).await?;
+    report.books = books.counts;
+    report.faults.extend(books.faults);
+    if let Some(late) = late {
+        // What is not there yet cannot be added up.
+        report.faults.push(late);
+    } else {
+        check_sums(&mut report, &fence);
+    }
+    Ok(report)
+}
+
+/// The stock equation, and both sides of it on their own.
+fn check_sums(report: &mut PromoAudit, fence: &Snapshot) {
+    let available = i64::from(fence.available);
+    if report.books.available != available {
+        let sum = report.books.available;
+        report.faults.push(Fault(format!(
+            "the engine has {available} units available, the movements add up to {sum}"
+        )));
+    }
+    report.books.available = available;
+    let published = i64::from(fence.terms.stock);
+    if report.books.published != published {
+        let sum = report.books.published;
+        report.faults.push(Fault(format!(
+            "the engine published {published} units, the movements say {sum}"
+        )));
+    }
+    if let Err(imbalance) = report.books.check() {
+        report.faults.push(Fault(imbalance.to_string()));
+    }
+}
+
+/// Waits until the ledger holds every movement up to the fence. If it is late, says by what.
+async fn wait_for(ledger: &Ledger, fence: &Snapshot, until: Instant) -> Result<Option<Fault>> {
+    loop {
+        let reached = ledger
+            .reached(fence.promo, fence.generation, fence.sequence)
+            .await?;
+        let Some(missing) = reached.missing else {
+            return Ok(None);
+        };
+        if Instant::now() >= until {
+            let (has, of, missing) = (reached.movements, fence.sequence.0, missing.0);
+            return Ok(Some(Fault(format!(
+                "late: the ledger has {has} of {of} movements, the first missing one is {missing}"
+            ))));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,102 @@
+//! The ledger: the SQL database in which the shop keeps its books. SQL lives in this folder and
+//! nowhere else; callers pass `now` in.
+//!
+//! | file | tables |
+//! |---|---|
+//! | `users` | users, otps |
+//! | `items` | items |
+//! | `orders` | orders and releases: the steps that one row decides |
+//! | `payments` | payments |
+//! | `stock` | stock_movements, and what a batch of them does to the rest |
+//! | `books` | what the audit counts |
+//! | `operators` | operator_log |
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, Transaction};
+
+use crate::error::Result;
+
+mod books;
+mod items;
+mod operators;
+mod orders;
+mod payments;
+mod stock;
+#[cfg(test)]
+pub(crate) mod tests;
+mod users;
+
+pub use books::{Books, Fault, Reached};
+pub use items::NewItem;
+pub use operators::OperatorCall;
+pub use orders::Order;
+pub use payments::{LatePayment, Payment, PaymentState};
+pub use stock::Written;
+pub use users::{NewUser, Otp, User};
+
+/// How long a caller waits for a connection, or for another process that writes, before he is told
+/// that the database is away.
+const WAIT_MAX: Duration = Duration::from_secs(4);
+const READERS_MAX: u32 = 4;
+
+/// The ledger's database. SQLite takes one writer at a time, so there is one connection that writes
+/// and several that read.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Ledger {
+    /// Opens the file, creates it if it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or its schema is not ours.
+    pub async fn open(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // What was committed outlives a power cut: the writer acknowledges on the strength of it.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(WAIT_MAX);
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(WAIT_MAX)
+        };
+        let writer = pool(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("src/ledger/migrations").run(&writer).await?;
+        let readers = pool(READERS_MAX)
+            .connect_with(options.read_only(true))
+            .await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Closes every connection; what is under way is finished first.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn ready(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    /// A transaction that writes. It takes the write lock at once, so that what it reads cannot
+    /// change before it writes.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}

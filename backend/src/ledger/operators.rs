@@ -1,0 +1,74 @@
+//! The operators' log: who asked for what, when, and what came of it.
+
+use lua_free_rules::units::Timestamp;
+use serde::Serialize;
+use sqlx::Row as _;
+
+use super::Ledger;
+use crate::error::Result;
+
+/// One call of an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OperatorCall {
+    /// When.
+    pub at: Timestamp,
+    /// The fingerprint of the token that was shown.
+    pub who: String,
+    /// What was asked.
+    pub what: String,
+    /// `begun`, `ok`, or the name of the refusal.
+    pub outcome: String,
+}
+
+impl Ledger {
+    /// Notes a call before it is done, so that none goes unnoted. Returns its number.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn note_call(&self, who: &str, what: &str, now: Timestamp) -> Result<i64> {
+        let row = sqlx::query(
+            "INSERT INTO operator_log (at, who, what, outcome) VALUES (?, ?, ?, 'begun') \
+             RETURNING id",
+        )
+        .bind(now.0)
+        .bind(who)
+        .bind(what)
+        .fetch_one(&self.writer)
+        .await?;
+        Ok(row.try_get("id")?)
+    }
+
+    /// Notes what came of it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn note_outcome(&self, call: i64, outcome: &str) -> Result<()> {
+        sqlx::query("UPDATE operator_log SET outcome = ? WHERE id = ?")
+            .bind(outcome)
+            .bind(call)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// The last `max` calls, newest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn calls(&self, max: u32) -> Result<Vec<OperatorCall>> {
+        sqlx::query("SELECT at, who, what, outcome FROM operator_log ORDER BY id DESC LIMIT ?")
+            .bind(max)
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| {
+                Ok(OperatorCall {
+                    at: Timestamp(row.try_get("at")?),
+                    who: row.try_get("who")?,
+                    what: row.try_get("what")?,
+                    outcome: row.try_get("outcome")?,
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,270 @@
+//! Orders and releases. Each step of an order is one conditional UPDATE of its row: whoever changes
+//! the row first has decided, and what ends an order records its release in the same transaction.
+
+use engine::Release;
+use lua_free_rules::order::State;
+use lua_free_rules::refusal::Refusal;
+use lua_free_rules::units::{BuyerId, ItemId, Money, OrderId, ReservationNumber, Timestamp};
+use sqlx::{Row as _, Sqlite, Transaction};
+
+use super::Ledger;
+use crate::error::{BackendError, Result};
+
+/// An order as the ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Which.
+    pub id: OrderId,
+    /// Whose.
+    pub buyer: BuyerId,
+    /// What is bought.
+    pub item: ItemId,
+    /// How many units.
+    pub amount: u32,
+    /// The price of one.
+    pub unit_price: Money,
+    /// What has become of it.
+    pub state: State,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// Until when it can be paid.
+    pub pay_by: Timestamp,
+    /// The reservation that holds its units, or held them last.
+    pub current: ReservationNumber,
+}
+
+impl Order {
+    /// What is to be paid.
+    pub fn total(&self) -> Money {
+        self.unit_price.times(self.amount)
+    }
+
+    /// The refusal for a step that its state does not allow.
+    pub fn in_other_state(&self) -> Refusal {
+        Refusal::OrderState {
+            state: self.state.name(),
+            not_yet_written: false,
+        }
+    }
+}
+
+impl Ledger {
+    /// One order, if it is written.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn order(&self, id: OrderId) -> Result<Option<Order>> {
+        let row = sqlx::query("SELECT * FROM orders WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(read_order).transpose()
+    }
+
+    /// A buyer's last `max` orders, newest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn orders_of(&self, buyer: BuyerId, max: u32) -> Result<Vec<Order>> {
+        sqlx::query("SELECT * FROM orders WHERE buyer = ? ORDER BY created_at DESC LIMIT ?")
+            .bind(buyer.0)
+            .bind(max)
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(read_order)
+            .collect()
+    }
+
+    /// Cancels an order that waits for its payment. Cancelling again changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] if the buyer has no such order, [`Refusal::OrderState`].
+    pub async fn cancel(&self, id: OrderId, buyer: BuyerId, now: Timestamp) -> Result<Order> {
+        let mut tx = self.begin().await?;
+        let order = order_in(&mut tx, id)
+            .await?
+            .filter(|order| order.buyer == buyer)
+            .ok_or(Refusal::NotFound)?;
+        if order.state == State::Cancelled {
+            return Ok(order);
+        }
+        if !end_order(&mut tx, id, State::Cancelled, now).await? {
+            return Err(order.in_other_state().into());
+        }
+        tx.commit().await?;
+        Ok(Order {
+            state: State::Cancelled,
+            ..order
+        })
+    }
+
+    /// Expires up to `max` orders whose time to pay has passed. Returns how many.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn expire(&self, now: Timestamp, max: u32) -> Result<usize> {
+        let mut tx = self.begin().await?;
+        let due = sqlx::query(
+            "SELECT id FROM orders WHERE state = 'written' AND pay_by <= ? ORDER BY pay_by LIMIT ?",
+        )
+        .bind(now.0)
+        .bind(max)
+        .fetch_all(&mut *tx)
+        .await?;
+        let ids: Vec<String> = due
+            .iter()
+            .map(|row| row.try_get("id"))
+            .collect::<std::result::Result<_, _>>()?;
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let ids = serde_json::Value::from(ids).to_string();
+        sqlx::query(
+            "INSERT INTO releases (order_id, number, amount, state, ended_at) \
+             SELECT id, current_number, amount, 'pending', ? FROM orders \
+             WHERE id IN (SELECT value FROM json_each(?)) AND state = 'written'",
+        )
+        .bind(now.0)
+        .bind(&ids)
+        .execute(&mut *tx)
+        .await?;
+        let done = sqlx::query(
+            "UPDATE orders SET state = 'expired', ended_at = ? \
+             WHERE id IN (SELECT value FROM json_each(?)) AND state = 'written'",
+        )
+        .bind(now.0)
+        .bind(&ids)
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    /// Up to `max` releases that were not confirmed, those tried longest ago first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn pending_releases(&self, max: u32) -> Result<Vec<Release>> {
+        sqlx::query(
+            "SELECT order_id, number FROM releases WHERE state = 'pending' \
+             ORDER BY tried_at LIMIT ?",
+        )
+        .bind(max)
+        .fetch_all(&self.readers)
+        .await?
+        .iter()
+        .map(read_release)
+        .collect()
+    }
+
+    /// The releases of one order that were not confirmed.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn pending_releases_of(&self, order: OrderId) -> Result<Vec<Release>> {
+        sqlx::query(
+            "SELECT order_id, number FROM releases WHERE state = 'pending' AND order_id = ?",
+        )
+        .bind(order.to_string())
+        .fetch_all(&self.readers)
+        .await?
+        .iter()
+        .map(read_release)
+        .collect()
+    }
+
+    /// Notes for each release whether the engine had applied it before: then it is done.
+    /// Otherwise it is done when its event is written.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn note_releases(&self, tried: &[(Release, bool)], now: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        for (release, applied_before) in tried {
+            sqlx::query(
+                "UPDATE releases SET tried_at = ?, state = iif(?, 'done', state) \
+                 WHERE order_id = ? AND number = ?",
+            )
+            .bind(now.0)
+            .bind(applied_before)
+            .bind(release.order.to_string())
+            .bind(release.number.0)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Ends a written order and records its release. False if the order is not written any more.
+pub(super) async fn end_order(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: OrderId,
+    state: State,
+    now: Timestamp,
+) -> Result<bool> {
+    let ended =
+        sqlx::query("UPDATE orders SET state = ?, ended_at = ? WHERE id = ? AND state = 'written'")
+            .bind(state.name())
+            .bind(now.0)
+            .bind(id.to_string())
+            .execute(&mut **tx)
+            .await?;
+    if ended.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query(
+        "INSERT INTO releases (order_id, number, amount, state, ended_at) \
+         SELECT id, current_number, amount, 'pending', ? FROM orders WHERE id = ?",
+    )
+    .bind(now.0)
+    .bind(id.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(true)
+}
+
+/// An order, read inside a transaction that may change it.
+pub(super) async fn order_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: OrderId,
+) -> Result<Option<Order>> {
+    let row = sqlx::query("SELECT * FROM orders WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
+    row.as_ref().map(read_order).transpose()
+}
+
+/// An order id as the ledger spells it.
+pub(super) fn read_order_id(text: &str) -> Result<OrderId> {
+    text.parse()
+        .map_err(|_| BackendError::Unexpected(format!("`{text}` is not an order id")))
+}
+
+fn read_release(row: &sqlx::sqlite::SqliteRow) -> Result<Release> {
+    Ok(Release {
+        order: read_order_id(row.try_get("order_id")?)?,
+        number: ReservationNumber(row.try_get("number")?),
+    })
+}
+
+fn read_order(row: &sqlx::sqlite::SqliteRow) -> Result<Order> {
+    let id = read_order_id(row.try_get("id")?)?;
+    let odd = |what: &str| BackendError::Unexpected(format!("order {id} has an odd {what}"));
+    let state: String = row.try_get("state")?;
+    let amount: i64 = row.try_get("amount")?;
+    Ok(Order {
+        id,
+        buyer: BuyerId(row.try_get("buyer")?),
+        item: ItemId(row.try_get("item")?),
+        amount: u32::try_from(amount).map_err(|_| odd("amount"))?,
+        unit_price: Money::from_minor(row.try_get("unit_price")?).ok_or_else(|| odd("price"))?,
+        state: State::from_name(&state).ok_or_else(|| odd("state"))?,
+        created_at: Timestamp(row.try_get("created_at")?),
+        pay_by: Timestamp(row.try_get("pay_by")?),
+        current: ReservationNumber(row.try_get("current_number")?),
+    })
+}

@@ -1,0 +1,101 @@
+//! Writing events: once, or not at all.
+
+use super::*;
+
+#[tokio::test]
+async fn a_replayed_batch_writes_nothing_twice() {
+    let (_dir, ledger) = open().await;
+    let batch = [published(50), reserved(2, 5, 2), reserved(3, 6, 1)];
+    let first = ledger.write_events(&batch, NOW).await.unwrap();
+    assert_eq!((first.new, first.repeated), (3, 0));
+    let order = ledger.order(order(2)).await.unwrap().unwrap();
+    assert_eq!(
+        (order.state, order.pay_by, order.amount),
+        (State::Written, LATER, 2)
+    );
+    // Again, later, with something new behind it.
+    let longer = [batch.to_vec(), vec![reserved(4, 7, 1)]].concat();
+    let again = ledger.write_events(&longer, LATER).await.unwrap();
+    assert_eq!((again.new, again.repeated), (1, 3));
+    assert_eq!(ledger.order(order.id).await.unwrap().unwrap(), order);
+    assert_eq!(shop(&ledger).await, (96, 4));
+    // The same event twice in one batch is a replay too.
+    let twice = [reserved(5, 8, 1), reserved(5, 8, 1)];
+    let twice = ledger.write_events(&twice, NOW).await.unwrap();
+    assert_eq!((twice.new, twice.repeated), (1, 1));
+}
+
+#[tokio::test]
+async fn other_content_under_the_same_key_is_an_error_and_changes_nothing() {
+    let (_dir, ledger) = open().await;
+    let batch = [published(50), reserved(2, 5, 2)];
+    ledger.write_events(&batch, NOW).await.unwrap();
+    let mut dearer = reserved(2, 5, 2);
+    if let Change::Reserved(made) = &mut dearer.change {
+        made.price = Money::from_minor(1).unwrap();
+    }
+    let mut doubled = reserved(3, 5, 2);
+    if let Change::Reserved(made) = &mut doubled.change {
+        (made.order, made.number) = (order(2), ReservationNumber(2));
+    }
+    let wrong = [
+        reserved(2, 6, 2),
+        reserved(2, 5, 1),
+        released(2, 2, 2),
+        dearer,
+        doubled,
+        reserved_again(3, 2, "demo:p"),
+        reserved_again(3, 9, "demo:p"),
+    ];
+    for event in wrong {
+        let result = ledger
+            .write_events(&[reserved(9, 9, 1), event.clone()], NOW)
+            .await;
+        assert!(
+            matches!(result, Err(BackendError::Contradiction(_))),
+            "{event:?}: {result:?}"
+        );
+        assert!(ledger.order(order(9)).await.unwrap().is_none());
+    }
+    // A release of an order that was never written breaks a constraint of the schema.
+    let result = ledger.write_events(&[released(3, 8, 2)], NOW).await;
+    assert!(
+        matches!(&result, Err(error) if !error.is_outage()),
+        "{result:?}"
+    );
+    assert_eq!(shop(&ledger).await, (98, 2));
+}
+
+#[tokio::test]
+async fn movements_are_append_only() {
+    let (_dir, ledger) = open().await;
+    ledger.write_events(&[published(50)], NOW).await.unwrap();
+    for change in [
+        "UPDATE stock_movements SET delta = 51",
+        "DELETE FROM stock_movements",
+    ] {
+        assert!(sqlx::query(change).execute(&ledger.writer).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_gap_is_told_by_the_first_missing_number() {
+    let (_dir, ledger) = open().await;
+    let batch = [published(50), reserved(2, 5, 1), reserved(4, 6, 1)];
+    ledger.write_events(&batch, NOW).await.unwrap();
+    let missing = async |fence| {
+        let reached = ledger
+            .reached(PromoId(7), Generation(1), Sequence(fence))
+            .await;
+        reached.unwrap().missing
+    };
+    assert_eq!(missing(2).await, None);
+    assert_eq!(missing(4).await, Some(Sequence(3)));
+    assert_eq!(missing(9).await, Some(Sequence(3)));
+    ledger
+        .write_events(&[reserved(3, 7, 1)], NOW)
+        .await
+        .unwrap();
+    assert_eq!(missing(4).await, None);
+    assert_eq!(missing(5).await, Some(Sequence(5)));
+}

@@ -1,0 +1,78 @@
+//! The promos as the engine last told them, kept for a moment so that a crowd asks it once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::SharedEngine;
+use lua_free_rules::promo::Snapshot;
+use lua_free_rules::units::PromoId;
+use tokio::sync::Mutex;
+
+/// How long they are kept.
+const FRESH: Duration = Duration::from_millis(250);
+/// How long the engine is waited for.
+const ASK_MAX: Duration = Duration::from_secs(1);
+
+/// What every order server of a process knows of the promos.
+#[derive(Clone)]
+pub struct Promos {
+    engine: SharedEngine,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    heard: Option<Instant>,
+    promos: Arc<[Snapshot]>,
+}
+
+impl Promos {
+    /// Knows nothing yet.
+    pub fn new(engine: SharedEngine) -> Self {
+        Self {
+            engine,
+            known: Arc::default(),
+        }
+    }
+
+    /// Every promo. While the engine is away, those last known.
+    pub async fn all(&self) -> Arc<[Snapshot]> {
+        self.heard_since(Instant::now().checked_sub(FRESH)).await
+    }
+
+    /// The signal `<promo>;<generation>;<epoch>;1` for a promo that is sold out, once the engine
+    /// says so; nothing if it does not.
+    pub async fn sold_out_signal(&self, promo: PromoId) -> Option<String> {
+        let asked = Instant::now();
+        let sold_out = |promos: &[Snapshot]| {
+            let found = promos
+                .iter()
+                .find(|each| each.promo == promo && each.sold_out)?;
+            Some(signal(promo, found.generation.0, found.sold_epoch.0, true))
+        };
+        if let Some(signal) = sold_out(&self.all().await) {
+            return Some(signal);
+        }
+        sold_out(&self.heard_since(Some(asked)).await)
+    }
+
+    /// What was heard at or after `since`, or is heard now. Of callers that come together one asks.
+    async fn heard_since(&self, since: Option<Instant>) -> Arc<[Snapshot]> {
+        let mut known = self.known.lock().await;
+        let enough = matches!((known.heard, since), (Some(heard), Some(since)) if heard >= since);
+        if !enough {
+            match tokio::time::timeout(ASK_MAX, self.engine.promos()).await {
+                Ok(Ok((_, promos))) => known.promos = promos.into(),
+                Ok(Err(error)) => tracing::warn!(%error, "the promos are those last known"),
+                Err(_) => tracing::warn!("the engine is slow; the promos are those last known"),
+            }
+            known.heard = Some(Instant::now());
+        }
+        Arc::clone(&known.promos)
+    }
+}
+
+/// The value of the header that tells edges whether a promo is sold out.
+pub fn signal(promo: PromoId, generation: i64, epoch: i64, sold_out: bool) -> String {
+    format!("{promo};{generation};{epoch};{}", u8::from(sold_out))
+}

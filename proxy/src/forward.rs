@@ -1,0 +1,179 @@
+//! The way to an order server and back: which one, with what headers, and what to do when it fails.
+//! A request is sent again only where that cannot do a thing twice: if it never left, or if it is
+//! idempotent by its method or, as an order, by its key.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::header::{COOKIE, EXPECT};
+use http::{HeaderName, HeaderValue};
+use lua_free_rules::refusal::Refusal;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+
+use crate::client::{self, FORWARDED_FOR};
+use crate::edge::Edge;
+use crate::routes::Kind;
+use crate::service::Call;
+use crate::sold_out::{self, Signal};
+use crate::upstreams::Lease;
+
+/// Requests are sent at most this often: once, and again twice.
+pub(crate) const ATTEMPTS_MAX: usize = 3;
+/// How long an unused connection to an order server is kept.
+const POOLED_FOR: Duration = Duration::from_secs(30);
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+/// Headers of this prefix are ours: no client may set them.
+const OURS: &str = "floodgate-";
+/// What clients write to be taken for others, beside what is replaced.
+const MASKS: [&str; 3] = ["forwarded", "x-real-ip", "x-forwarded-host"];
+
+/// The order server that the call has a place at.
+pub(crate) fn peer(edge: &Edge, call: &mut Call) -> Result<Box<HttpPeer>> {
+    let lease = match call.lease.take() {
+        Some(lease) => lease,
+        None => edge.upstreams.lease(&call.tried).ok_or_else(none_left)?,
+    };
+    let limits = &edge.config.limits;
+    let mut peer = HttpPeer::new(lease.upstream().address, false, String::new());
+    let connect_timeout = limits.connect_timeout.duration();
+    peer.options.connection_timeout = Some(connect_timeout);
+    peer.options.total_connection_timeout = Some(connect_timeout);
+    peer.options.read_timeout = Some(limits.upstream_timeout.duration());
+    peer.options.write_timeout = Some(limits.upstream_timeout.duration());
+    peer.options.idle_timeout = Some(POOLED_FOR);
+    edge.metrics
+        .upstream_request(&lease.upstream().name, call.route);
+    call.attempts += 1;
+    call.lease = Some(lease);
+    Ok(Box::new(peer))
+}
+
+fn none_left() -> Box<Error> {
+    let words = "no order server is left to try";
+    Error::explain(ErrorType::ConnectError, words).into_up()
+}
+
+/// Tells the order server who asks, in headers that the client cannot write himself.
+pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Result<()> {
+    let ours: Vec<HeaderName> = request
+        .headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(OURS))
+        .cloned()
+        .collect();
+    for name in &ours {
+        request.remove_header(name);
+    }
+    for mask in MASKS {
+        request.remove_header(mask);
+    }
+    // HTTP/2 clients may send each cookie in a field of its own; HTTP/1.1 has one field for all.
+    let cookies = client::cookies(&request.headers).map(Cow::into_owned);
+    if let Some(cookies) = cookies {
+        request.insert_header(COOKIE, cookies)?;
+    }
+    // The body is here already; nobody waits for a go-ahead.
+    request.remove_header(&EXPECT);
+    request.insert_header(FORWARDED_FOR, call.client.to_string())?;
+    let scheme = if edge.https { "https" } else { "http" };
+    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    Ok(())
+}
+
+/// Takes off what the order server tells the edge, and acts on it.
+pub(crate) fn take_signals(edge: &Edge, response: &mut ResponseHeader) {
+    for value in response.headers.get_all(sold_out::HEADER) {
+        match value.to_str().ok().and_then(Signal::parse) {
+            Some(signal) => edge.promos.signal(signal),
+            None => tracing::warn!("an order server sent a malformed {}", sold_out::HEADER),
+        }
+    }
+    response.remove_header(sold_out::HEADER);
+}
+
+/// After a connection could not be made: nothing was sent, so any request may go elsewhere.
+pub(crate) fn after_no_connection(edge: &Edge, call: &mut Call, error: &mut Error) {
+    let failed = give_up(edge, call, error);
+    call.tried.extend(failed);
+    let next = edge.upstreams.lease(&call.tried);
+    go_on(edge, call, error, next);
+}
+
+/// After an order server failed with the request in its hands.
+pub(crate) fn after_failure(
+    edge: &Edge,
+    session: &Session,
+    call: &mut Call,
+    error: &mut Error,
+    pooled: bool,
+) {
+    if *error.esource() != ErrorSource::Upstream {
+        error.set_retry(false);
+        return;
+    }
+    let failed = give_up(edge, call, error);
+    let is_repeatable =
+        session.req_header().method.is_idempotent() || call.kind == Some(Kind::Order);
+    if !is_repeatable || session.response_written().is_some() || session.retry_buffer_truncated() {
+        error.set_retry(false);
+        return;
+    }
+    let known = call.tried.len();
+    call.tried.extend(failed);
+    let mut next = edge.upstreams.lease(&call.tried);
+    if pooled && next.is_none() {
+        // A connection from the pool may just have been closed: that says nothing of the server.
+        call.tried.truncate(known);
+        next = edge.upstreams.lease(&call.tried);
+    }
+    go_on(edge, call, error, next);
+}
+
+/// Gives the place back; returns where it was.
+fn give_up(edge: &Edge, call: &mut Call, error: &Error) -> Option<SocketAddr> {
+    let lease = call.lease.take()?;
+    let upstream = lease.upstream();
+    tracing::warn!(upstream = %upstream.name, route = call.route, %error, "an order server failed");
+    edge.metrics.upstream_failure(&upstream.name);
+    let unreachable = matches!(
+        error.etype(),
+        ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectTimedout
+    );
+    if unreachable {
+        upstream.failed();
+    }
+    Some(upstream.address)
+}
+
+/// Sends the request to the next order server, if there is one and tries are left.
+fn go_on(edge: &Edge, call: &mut Call, error: &mut Error, next: Option<Lease>) {
+    call.lease = next.filter(|_| call.attempts < ATTEMPTS_MAX);
+    error.set_retry(call.lease.is_some());
+    if call.lease.is_some() {
+        edge.metrics.retries.inc();
+    }
+}
+
+/// What the client is told of a failure; `None` if he is gone, or has part of an answer.
+pub(crate) fn refusal(session: &Session, error: &Error) -> Option<Refusal> {
+    if session.response_written().is_some() {
+        return None;
+    }
+    match error.esource() {
+        ErrorSource::Upstream => Some(Refusal::Overloaded),
+        ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Unexpected),
+        ErrorSource::Downstream => match error.etype() {
+            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => None,
+            ErrorType::ReadTimedout => Some(Refusal::BadParameter(
+                "the request did not arrive in time".to_owned(),
+            )),
+            _ => Some(Refusal::BadParameter(
+                "the request is not well-formed".to_owned(),
+            )),
+        },
+    }
+}

@@ -1,0 +1,218 @@
+//! Item details at the edge: fresh for a moment, stale for long. One refresh runs for each key; while it
+//! runs or fails, the stale one is served. Items that do not exist are remembered too: briefly, few, and
+//! apart, so that a search for holes cannot push the goods out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use lua_free_rules::config;
+use lua_free_rules::item::Item;
+use lua_free_rules::refusal::Refusal;
+use lua_free_rules::units::ItemId;
+use moka::future::Cache;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use crate::metrics::Metrics;
+use crate::upstreams::Upstreams;
+
+/// Refreshes under way at once, over all keys.
+const REFRESHES_MAX: usize = 64;
+/// The largest answer of an order server that is read.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Most keys remembered as missing.
+const ABSENT_MAX: u64 = 1_000;
+
+/// What is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    Item(ItemId),
+    List,
+}
+
+/// An entry: the items (one, for [`Key::Item`]) and when they were last asked for.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub items: Vec<Item>,
+    /// Milliseconds since the cache was made.
+    asked_ms: AtomicU64,
+    refreshing: AtomicBool,
+}
+
+/// The cache.
+pub(crate) struct ItemCache {
+    kept: Cache<Key, Arc<Kept>>,
+    absent: Cache<Key, ()>,
+    source: Source,
+    fresh: Duration,
+    born: Instant,
+}
+
+impl ItemCache {
+    pub fn new(config: &config::ItemCache, source: Source) -> Self {
+        let fresh = config.fresh.duration();
+        Self {
+            kept: Cache::builder()
+                .max_capacity(config.capacity)
+                .time_to_live(fresh.saturating_add(config.stale.duration()))
+                .build(),
+            absent: Cache::builder()
+                .max_capacity(config.capacity.min(ABSENT_MAX))
+                .time_to_live(fresh)
+                .build(),
+            source,
+            fresh,
+            born: Instant::now(),
+        }
+    }
+
+    /// The items of `key`: at once if they are kept, else from an order server.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]; [`Refusal::Overloaded`] if nothing is kept and no order server answers.
+    pub async fn get(self: &Arc<Self>, key: Key) -> Result<Arc<Kept>, Refusal> {
+        if let Some(kept) = self.kept.get(&key).await {
+            if self.is_due(&kept) {
+                tokio::spawn(self.clone().refresh(key, kept.clone()));
+            }
+            return Ok(kept);
+        }
+        if self.absent.contains_key(&key) {
+            return Err(Refusal::NotFound);
+        }
+        // Everyone who misses the same key waits for the same fetch.
+        let fetched = self.kept.try_get_with(key, self.fetch(key)).await;
+        fetched.map_err(|refusal| (*refusal).clone())
+    }
+
+    /// Whether the entry is no longer fresh; if so, the caller is the one to refresh it. One that
+    /// could not be refreshed is tried again after as long as a new one would be fresh.
+    fn is_due(&self, kept: &Kept) -> bool {
+        let asked = Duration::from_millis(kept.asked_ms.load(Ordering::Acquire));
+        self.born.elapsed().saturating_sub(asked) >= self.fresh
+            && !kept.refreshing.swap(true, Ordering::AcqRel)
+    }
+
+    async fn refresh(self: Arc<Self>, key: Key, old: Arc<Kept>) {
+        match self.fetch(key).await {
+            Ok(new) => self.kept.insert(key, new).await,
+            Err(Refusal::NotFound) => self.kept.invalidate(&key).await,
+            Err(_) => {
+                old.asked_ms.store(self.now_ms(), Ordering::Release);
+                old.refreshing.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    async fn fetch(&self, key: Key) -> Result<Arc<Kept>, Refusal> {
+        let asked_ms = self.now_ms();
+        let fetched = self.source.fetch(key).await;
+        if fetched == Err(Refusal::NotFound) {
+            self.absent.insert(key, ()).await;
+        }
+        Ok(Arc::new(Kept {
+            items: fetched?,
+            asked_ms: AtomicU64::new(asked_ms),
+            refreshing: AtomicBool::new(false),
+        }))
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Where items come from: any healthy order server.
+pub(crate) struct Source {
+    upstreams: Arc<Upstreams>,
+    client: reqwest::Client,
+    timeout: Duration,
+    places: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    data: T,
+}
+
+impl Source {
+    pub fn new(
+        upstreams: Arc<Upstreams>,
+        client: reqwest::Client,
+        timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            upstreams,
+            client,
+            timeout,
+            places: Semaphore::new(REFRESHES_MAX),
+            metrics,
+        }
+    }
+
+    /// One try for each order server; a server that has no such item ends the search.
+    async fn fetch(&self, key: Key) -> Result<Vec<Item>, Refusal> {
+        let _place = self.places.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        let mut tried = Vec::new();
+        while let Some(lease) = self.upstreams.lease(&tried) {
+            let upstream = lease.upstream();
+            tried.push(upstream.address);
+            let route = match key {
+                Key::Item(_) => "item_get",
+                Key::List => "item_list",
+            };
+            self.metrics.upstream_request(&upstream.name, route);
+            let answered = self.ask(&format!("http://{}", upstream.address), key).await;
+            let outcome = match &answered {
+                Ok(_) => "ok",
+                Err(Some(refusal)) => refusal.name(),
+                Err(None) => "failed",
+            };
+            self.metrics.item_refresh(outcome);
+            match answered {
+                Ok(items) => return Ok(items),
+                Err(Some(refusal)) => return Err(refusal),
+                Err(None) => {}
+            }
+        }
+        Err(Refusal::Overloaded)
+    }
+
+    /// `Err(None)` where another order server might do better.
+    async fn ask(&self, base: &str, key: Key) -> Result<Vec<Item>, Option<Refusal>> {
+        let url = match key {
+            Key::Item(id) => format!("{base}/item/get?id={id}"),
+            Key::List => format!("{base}/item/list"),
+        };
+        let failed = |error: reqwest::Error| {
+            tracing::debug!(%error, "an order server did not give an item");
+            None
+        };
+        let request = self.client.get(url).timeout(self.timeout);
+        let mut answer = request.send().await.map_err(failed)?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            return Err(Some(Refusal::NotFound));
+        }
+        if !answer.status().is_success() {
+            return Err(None);
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(None);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let items = match key {
+            Key::Item(_) => serde_json::from_slice(&body).map(|Answer { data }| vec![data]),
+            Key::List => serde_json::from_slice(&body).map(|Answer { data }| data),
+        };
+        items.map_err(|error| {
+            tracing::warn!(%error, "an order server gave an item that cannot be read");
+            None
+        })
+    }
+}

@@ -1,0 +1,226 @@
+//! Starting and stopping the edge.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Clock, SharedEngine, SystemClock};
+use lua_free_rules::config;
+use lua_free_rules::keys::KeyRing;
+use lua_free_rules::units::Millis;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ListenFds};
+use pingora::services::Service as _;
+use pingora::services::listening::Service as Listening;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout_at};
+
+use crate::drain::InFlight;
+use crate::edge::Edge;
+use crate::error::ProxyError;
+use crate::front::Front;
+use crate::item_cache::{ItemCache, Source};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::pages::Pages;
+use crate::promos::Promos;
+use crate::puzzles::{self, Pool};
+use crate::service::Service;
+use crate::upstreams::Upstreams;
+use crate::{admin, forward, tls};
+
+/// What the edge needs to start.
+pub struct Settings {
+    /// The edge's part of `floodgate.toml`. Its addresses, upstreams and folder of pages are not
+    /// looked at: the resolved ones are below. Neither is `threads`: the caller's runtime has them.
+    pub edge: config::Edge,
+    /// Where buyers come in; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The admin listener; port 0 lets the system choose.
+    pub admin: SocketAddr,
+    /// The order servers.
+    pub upstreams: Vec<SocketAddr>,
+    /// The folder of the pages.
+    pub pages: PathBuf,
+    /// The keys that sign sessions, challenges and tokens.
+    pub keys: KeyRing,
+    /// The operator's token.
+    pub operator_token: String,
+    /// How long after its token's expiry an order may be submitted again.
+    pub resubmit_for: Millis,
+}
+
+/// A started edge. Dropped without [`Running::stop`], it stops accepting and drops what it keeps
+/// going in the background; requests in flight end by themselves.
+pub struct Running {
+    /// Where buyers come in.
+    pub listen: SocketAddr,
+    /// Where `/live`, `/ready` and `/metrics` are answered.
+    pub admin: SocketAddr,
+    shutdown: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    in_flight: Arc<InFlight>,
+    _background: JoinSet<()>,
+}
+
+/// Starts the edge on the caller's runtime. It accepts requests when this returns.
+///
+/// # Errors
+/// Says what the operator has to mend.
+pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running, ProxyError> {
+    start_with_clock(settings, engine, Arc::new(SystemClock)).await
+}
+
+/// Starts the edge on a clock of the caller's, for tests and simulations. Rates, tokens and promo
+/// phases follow it; caches and timeouts follow the machine.
+///
+/// # Errors
+/// Says what the operator has to mend.
+pub async fn start_with_clock(
+    settings: Settings,
+    engine: SharedEngine,
+    clock: Arc<dyn Clock>,
+) -> Result<Running, ProxyError> {
+    let tls = settings.edge.tls.as_ref().map(tls::settings).transpose()?;
+    let admin_listener = tokio::net::TcpListener::from_std(bind(settings.admin)?);
+    let admin_failed = |source| ProxyError::Listen {
+        address: settings.admin,
+        source,
+    };
+    let admin_listener = admin_listener.map_err(admin_failed)?;
+    let admin = admin_listener.local_addr().map_err(admin_failed)?;
+    let listener = bind(settings.listen)?;
+    let listen = listener.local_addr().map_err(|source| ProxyError::Listen {
+        address: settings.listen,
+        source,
+    })?;
+
+    let edge = Arc::new(build(settings, engine, clock)?);
+    edge.promos.poll(&edge.engine).await;
+    let mut background = JoinSet::new();
+    background.spawn(edge.promos.clone().follow(edge.engine.clone()));
+    background.spawn(edge.images.clone().refill());
+    background.spawn(edge.proofs.clone().refill());
+    let checks = edge.upstreams.clone();
+    background.spawn(checks.check(client(&edge.config)?, edge.metrics.clone()));
+    background.spawn(admin::serve(admin_listener, edge.clone()));
+
+    let in_flight = edge.in_flight.clone();
+    let mut listening = listening(edge);
+    match tls {
+        Some(tls) => listening.add_tls_with_settings(&listen.to_string(), None, tls),
+        None => listening.add_tcp(&listen.to_string()),
+    }
+    // Pingora finds the bound socket under its address.
+    let mut fds = Fds::new();
+    fds.add(listen.to_string(), listener.into_raw_fd());
+    let fds: ListenFds = Arc::new(fds.into());
+    let (shutdown, watch) = watch::channel(false);
+    let serving = tokio::spawn(async move {
+        listening.start_service(Some(fds), watch, 1).await;
+    });
+    tracing::info!(%listen, %admin, "the edge is open");
+    Ok(Running {
+        listen,
+        admin,
+        shutdown,
+        serving,
+        in_flight,
+        _background: background,
+    })
+}
+
+impl Running {
+    /// Stops accepting, closes idle connections, and returns as soon as no request is in flight, at
+    /// the latest after `grace`.
+    pub async fn stop(self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.shutdown.send_replace(true);
+        let drained = timeout_at(deadline, async {
+            if let Err(error) = self.serving.await {
+                tracing::error!(%error, "the listener broke");
+            }
+            self.in_flight.drained().await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!("the grace limit has passed; requests in flight are dropped");
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, ProxyError> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|source| ProxyError::Listen { address, source })
+}
+
+/// Everything but the listeners.
+///
+/// # Errors
+/// Says what the operator has to mend.
+pub(crate) fn build(
+    settings: Settings,
+    engine: SharedEngine,
+    clock: Arc<dyn Clock>,
+) -> Result<Edge, ProxyError> {
+    let config = settings.edge;
+    let metrics = Arc::new(Metrics::new()?);
+    let limits = &config.limits;
+    let upstreams = Arc::new(Upstreams::new(&settings.upstreams, limits.in_flight_max));
+    let source = Source::new(
+        upstreams.clone(),
+        client(&config)?,
+        limits.upstream_timeout.duration(),
+        metrics.clone(),
+    );
+    let mut secret = [0_u8; 32];
+    getrandom::fill(&mut secret)?;
+    let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let size = config.puzzles.pool;
+    let images = puzzles::image_maker(&config.puzzles);
+    let proofs = puzzles::proof_maker(&config.puzzles, secret);
+    let https = config.tls.is_some() || config.behind_tls;
+    Ok(Edge {
+        keys: settings.keys,
+        operator_token: settings.operator_token,
+        resubmit_for: settings.resubmit_for,
+        secure_cookies: https || !settings.listen.ip().is_loopback(),
+        https,
+        engine,
+        promos: Arc::new(Promos::new(clock.clone())),
+        clock,
+        items: Arc::new(ItemCache::new(&config.item_cache, source)),
+        limits: Limits::new(config.rates.keys_max),
+        pages: Pages::load(&settings.pages)?,
+        images: Arc::new(Pool::new(size, metrics.images_ready.clone(), images)),
+        proofs: Arc::new(Pool::new(size, metrics.proofs_ready.clone(), proofs)),
+        upstreams,
+        in_flight: Arc::new(InFlight::new(metrics.in_flight.clone())),
+        metrics,
+        config,
+    })
+}
+
+/// A client for what the edge itself asks of order servers.
+fn client(config: &config::Edge) -> Result<reqwest::Client, ProxyError> {
+    let client = reqwest::Client::builder()
+        .connect_timeout(config.limits.connect_timeout.duration())
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    Ok(client.build()?)
+}
+
+fn listening(edge: Arc<Edge>) -> Listening<Front> {
+    let conf = ServerConf {
+        max_retries: forward::ATTEMPTS_MAX,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        ..ServerConf::default()
+    };
+    let limits = edge.config.limits.clone();
+    let proxy = http_proxy(&Arc::new(conf), Service(edge));
+    Listening::new("edge".to_owned(), Front::new(proxy, &limits))
+}

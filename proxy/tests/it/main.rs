@@ -1,0 +1,16 @@
+//! The edge through real HTTP: started on port 0 with the embedded engine behind it. Order servers are
+//! small peers on the network that count what reaches them.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bad_input;
+mod harness;
+mod items;
+mod limits;
+mod orders;
+mod pages;
+mod peer;
+mod stopping;
+mod tls;
+mod tokens;
+mod upstreams;
+mod wire;

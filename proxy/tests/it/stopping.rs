@@ -1,0 +1,66 @@
+//! Stopping: what is in flight is finished, what is idle is not waited for.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use crate::harness::{Plan, access, keys};
+use crate::peer::{Mode, Peer};
+use crate::wire::Wire;
+
+/// Longer than any test may take: to wait for it would be to hang.
+const GRACE: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn a_request_in_flight_is_finished_and_idle_connections_are_closed() {
+    let peer = Peer::start().await;
+    let shop = Plan::new(&[&peer]).start().await;
+    let mut idle = Wire::connect(shop.edge.listen).await;
+    assert_eq!(idle.ask("GET /").await.status, 200);
+    peer.set(Mode::Hold);
+    let token = access(1).mint(&keys()).unwrap();
+    let order = tokio::spawn(shop.order(1, &token).send());
+    peer.arrived().await;
+    let listen = shop.edge.listen;
+    let stopping = tokio::spawn(shop.edge.stop(GRACE));
+    assert!(
+        idle.reply(false).await.is_none(),
+        "idle connections are closed"
+    );
+    assert!(!stopping.is_finished());
+    peer.release(1);
+    assert_eq!(order.await.unwrap().unwrap().status(), StatusCode::OK);
+    stopping.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(listen).await.is_err());
+}
+
+#[tokio::test]
+async fn grace_has_an_end() {
+    let peer = Peer::start().await;
+    let shop = Plan::new(&[&peer]).start().await;
+    peer.set(Mode::Hold);
+    let token = access(1).mint(&keys()).unwrap();
+    let _order = tokio::spawn(shop.order(1, &token).send());
+    peer.arrived().await;
+    shop.edge.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_admin_listener_tells_how_it_is() {
+    let shop = Plan::new(&[]).start().await;
+    let ask = async |path: &str| {
+        let url = format!("http://{}{path}", shop.edge.admin);
+        shop.client.get(url).send().await.unwrap()
+    };
+    assert_eq!(ask("/live").await.status(), StatusCode::OK);
+    assert_eq!(ask("/else").await.status(), StatusCode::NOT_FOUND);
+    let ready: serde_json::Value = ask("/ready").await.json().await.unwrap();
+    assert_eq!(
+        (&ready["ready"], &ready["promos"]),
+        (&true.into(), &1.into())
+    );
+    shop.get("/").send().await.unwrap();
+    let metrics = shop.metrics().await;
+    let counted = "floodgate_edge_answers_total{outcome=\"ok\",route=\"page\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+}
