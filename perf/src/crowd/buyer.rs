@@ -13,7 +13,7 @@ use super::http::Request;
 use super::plan::{Attack, Leaves, Manner, Plan};
 use super::pool::Dial;
 use super::stage::{Call, Data, OpenOrder, Person, Stage};
-use super::tally::{Step, Way, refusal_name};
+use super::steps::{Step, Way, refusal_name};
 use super::timeline::Mark;
 
 /// What became of a buyer.
@@ -244,8 +244,7 @@ impl<'a, D: Dial> Buyer<'a, D> {
     pub(super) fn accepted(&mut self, id: &str, begun: Instant) {
         let now = Instant::now();
         let mut tally = self.stage.tally.borrow_mut();
-        tally.funnel.reserved += 1;
-        tally.funnel.units += u64::from(self.plan.amount);
+        tally.accepted(id, self.plan.amount);
         tally.way(Way::OrderToAccepted, begun, now);
         tally.way(Way::ArrivalToAccepted, self.arrived, now);
         let limit = self.stage.scene.per_buyer_limit;

@@ -22,7 +22,7 @@ use super::history::History;
 use super::http::Request;
 use super::pool::{Pool, Stay, Tcp};
 use super::stage::{Call, Person, Pulse, Scene, Stage};
-use super::tally::Step;
+use super::steps::Step;
 use crate::machine::ThreadTime;
 
 /// Connections that the ceiling is measured over.

@@ -4,7 +4,8 @@ use crate::svg::{Anchor, Svg, step};
 
 use super::latency::Latency;
 use super::report::Report;
-use super::tally::{Step, Tally};
+use super::steps::Step;
+use super::tally::Tally;
 use super::timeline::{Mark, SLOT};
 
 const WIDTH: f64 = 1_000.0;
@@ -177,12 +178,7 @@ fn by_percentile(svg: &mut Svg, top: f64, tally: &Tally) {
     let high = values().fold(1.0, f64::max).log10().ceil().max(low + 1.0);
     let x = |nines: f64| LEFT + nines / NINES * (WIDTH - LEFT - RIGHT);
     let y = |ms: f64| top + PANEL - (ms.max(0.01).log10() - low) / (high - low) * PANEL;
-    frame(
-        svg,
-        top,
-        "Latency by percentile",
-        &all,
-    );
+    frame(svg, top, "Latency by percentile", &all);
     let mut decade = low;
     while decade <= high {
         let ms = 10_f64.powf(decade);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Attack;
-use super::tally::{Lost, Step};
+use super::steps::{Lost, Step};
 
 /// The version of the format, in the first line.
 pub const VERSION: u32 = 1;

@@ -11,7 +11,7 @@ use super::http::Request;
 use super::plan::{Attack, Manner};
 use super::pool::{Dial, Stay};
 use super::stage::{Call, Data};
-use super::tally::{Step, refusal_name};
+use super::steps::{Step, refusal_name};
 
 impl<D: Dial> Buyer<'_, D> {
     /// The order, in the buyer's own manner; its id once it is accepted.

@@ -11,7 +11,7 @@
 //! | [`scene`], [`play`], [`shard`] | what is played; all threads; one thread's buyers |
 //! | [`buyer`], [`manners`], [`patience`] | one buyer; how they order; how long they insist |
 //! | [`forge`] | the tokens of those who cheat |
-//! | [`clock`], [`latency`], [`timeline`], [`tally`], [`history`] | when, how long, how often, what |
+//! | [`clock`], [`steps`], [`latency`], [`timeline`], [`tally`], [`history`] | when, how long, how often, what |
 //! | [`ceiling`] | what the generator can do at best |
 //! | [`report`], [`words`], [`chart`], [`files`], [`progress`] | what people and programs get to read |
 //!
@@ -43,6 +43,7 @@ pub mod report;
 pub mod scene;
 pub mod shard;
 pub mod stage;
+pub mod steps;
 pub mod tally;
 pub mod timeline;
 mod words;

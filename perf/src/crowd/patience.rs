@@ -8,7 +8,7 @@ use super::buyer::{Buyer, End, Go};
 use super::dice::Dice;
 use super::pool::{Dial, Stay};
 use super::stage::{Answer, Call, Data};
-use super::tally::Lost;
+use super::steps::Lost;
 
 /// First wait before asking again without a `Retry-After`; it doubles.
 const BACKOFF: Duration = Duration::from_millis(100);

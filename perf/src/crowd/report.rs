@@ -10,7 +10,8 @@ use super::ceiling::Ceiling;
 use super::desk::Audit;
 use super::latency::Percentiles;
 use super::plan::{Arrivals, Shares};
-use super::tally::{Funnel, Lost, Step, Tally, refusal_name};
+use super::steps::{Lost, Step, refusal_name};
+use super::tally::{Funnel, Tally};
 use super::timeline::{Mark, Rate, SLOT, Timeline};
 use crate::machine::{Effort, HOT, Machine};
 

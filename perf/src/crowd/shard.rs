@@ -17,7 +17,8 @@ use super::history::History;
 use super::http::Request;
 use super::pool::{Dial, Pool, Stay};
 use super::stage::{Answer, Call, OpenOrder, Person, Pulse, Scene, Stage};
-use super::tally::{Step, Tally};
+use super::steps::Step;
+use super::tally::Tally;
 use crate::machine::{Effort, EffortWatch};
 
 /// Who comes when, of one thread's buyers.

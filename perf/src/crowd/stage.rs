@@ -18,7 +18,8 @@ use super::history::{History, Line};
 use super::http::{HttpFault, Request, Response};
 use super::plan::{Attack, Crowd};
 use super::pool::{Dial, Pool, Stay};
-use super::tally::{Lost, Moments, Step, Tally, Verdict};
+use super::steps::{Lost, Moments, Step, Verdict};
+use super::tally::Tally;
 use super::timeline::Mark;
 
 /// Timers fire up to so late on an idle machine. That much is taken for a plan to come a little later;

@@ -1,81 +1,14 @@
 //! What is counted while a crowd plays: answers and refusals by step, latencies, the funnel, and what
 //! became of each buyer. Each thread keeps its own; they are added up at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use lua_free_rules::refusal::Refusal;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::latency::Latency;
+use super::steps::{Lost, Moments, Step, Verdict, Way};
 use super::timeline::{Mark, Timeline};
-
-/// A request that a buyer makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    /// `GET /item/get`
-    Item,
-    /// `GET /promo/state`
-    State,
-    /// `POST /order/generateverifycode`
-    Challenge,
-    /// `POST /order/generatetoken`
-    Token,
-    /// `POST /order/create`
-    Order,
-    /// `GET /order/get`
-    Look,
-    /// `POST /order/pay`
-    Pay,
-}
-
-impl Step {
-    /// The name in reports and in the history.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Item => "item",
-            Self::State => "state",
-            Self::Challenge => "challenge",
-            Self::Token => "token",
-            Self::Order => "order",
-            Self::Look => "look",
-            Self::Pay => "pay",
-        }
-    }
-}
-
-/// Why a request has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lost {
-    /// No connection: nothing was sent.
-    Connect,
-    /// The connection broke, or closed, before a whole answer.
-    Connection,
-    /// The answer did not come in time.
-    Timeout,
-    /// The answer is not one of the shop's.
-    Unreadable,
-    /// The buyer hung up on purpose.
-    HungUp,
-    /// The run ended.
-    Stopped,
-}
-
-impl Lost {
-    /// The words of reports.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Connect => "no connection",
-            Self::Connection => "connection broke",
-            Self::Timeout => "timeout",
-            Self::Unreadable => "unreadable answer",
-            Self::HungUp => "hung up on purpose",
-            Self::Stopped => "the run ended",
-        }
-    }
-}
 
 /// How many buyers, or orders, came how far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -114,50 +47,6 @@ impl Funnel {
     }
 }
 
-/// How long a buyer's way took, from the moment they meant to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
-    /// From the first try of the order to its acceptance, resends included.
-    OrderToAccepted,
-    /// From acceptance until it was seen in the ledger.
-    AcceptedToWritten,
-    /// From arrival to acceptance, think times included.
-    ArrivalToAccepted,
-}
-
-impl Way {
-    /// The name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OrderToAccepted => "order to accepted",
-            Self::AcceptedToWritten => "accepted to written",
-            Self::ArrivalToAccepted => "arrival to accepted",
-        }
-    }
-}
-
-/// What the shop made of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It did what was asked.
-    Granted,
-    /// It said no, with this error code (0 where the body names none) and status.
-    Refused(u32, u16),
-    /// There is no answer.
-    Lost(Lost),
-}
-
-/// The moments of one exchange.
-#[derive(Debug, Clone, Copy)]
-pub struct Moments {
-    /// When the buyer meant to send: what latency is counted from.
-    pub due: Instant,
-    /// When the first byte was sent.
-    pub sent: Option<Instant>,
-    /// When it ended.
-    pub ended: Instant,
-}
-
 /// Most broken promises that are kept in words; all are counted.
 const BROKEN_MAX: usize = 100;
 
@@ -182,6 +71,8 @@ pub struct Tally {
     pub timeline: Timeline,
     /// Answers in all.
     pub answers: u64,
+    /// The orders that were accepted.
+    orders: HashSet<String>,
     /// Promises that were seen broken, the first of them in words.
     pub broken: Vec<String>,
     /// How many.
@@ -201,6 +92,7 @@ impl Tally {
             lateness: Latency::default(),
             timeline: Timeline::new(start),
             answers: 0,
+            orders: HashSet::new(),
             broken: Vec::new(),
             broken_count: 0,
         }
@@ -257,6 +149,15 @@ impl Tally {
             .record(to.saturating_duration_since(from));
     }
 
+    /// Counts an accepted order of so many units, once a buyer. No two buyers get the same.
+    pub fn accepted(&mut self, order: &str, units: u32) {
+        self.funnel.reserved += 1;
+        self.funnel.units += u64::from(units);
+        if !self.orders.insert(order.to_owned()) {
+            self.broke(format!("order {order} was given to two buyers"));
+        }
+    }
+
     /// Notes a promise that was broken.
     pub fn broke(&mut self, words: String) {
         self.broken_count += 1;
@@ -285,6 +186,12 @@ impl Tally {
         self.lateness.add(&other.lateness);
         self.timeline.add(&other.timeline);
         self.answers += other.answers;
+        for order in other.orders {
+            if self.orders.contains(&order) {
+                self.broke(format!("order {order} was given to two buyers"));
+            }
+            self.orders.insert(order);
+        }
         self.broken_count += other.broken_count;
         let room = BROKEN_MAX.saturating_sub(self.broken.len());
         self.broken.extend(other.broken.into_iter().take(room));
@@ -295,42 +202,6 @@ fn add_counts<K: Ord>(counts: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
     for (key, count) in more {
         *counts.entry(key).or_default() += count;
     }
-}
-
-/// The shop's name of an error code.
-pub fn refusal_name(code: u32) -> &'static str {
-    let known = [
-        Refusal::BadParameter(String::new()),
-        Refusal::Unexpected,
-        Refusal::NotFound,
-        Refusal::Method,
-        Refusal::TooLarge,
-        Refusal::MediaType,
-        Refusal::NoSuchUser,
-        Refusal::WrongLogin,
-        Refusal::NotSignedIn,
-        Refusal::NotAllowed,
-        Refusal::WrongOtp,
-        Refusal::NumberTaken,
-        Refusal::SoldOut,
-        Refusal::TooManyRequests { retry_after_s: 1 },
-        Refusal::NotOpen { opens_in_s: None },
-        Refusal::ChallengeFailed,
-        Refusal::TokenInvalid,
-        Refusal::PerBuyerLimit,
-        Refusal::DoorFull,
-        Refusal::Overloaded,
-        Refusal::Paused,
-        Refusal::OrderState {
-            state: "",
-            not_yet_written: false,
-        },
-        Refusal::KeyReused,
-    ];
-    known
-        .iter()
-        .find(|refusal| refusal.code() == code)
-        .map_or("unknown", Refusal::name)
 }
 
 #[cfg(test)]
@@ -424,9 +295,19 @@ mod tests {
     }
 
     #[test]
-    fn codes_have_the_names_of_the_shop() {
-        assert_eq!(refusal_name(30001), "sold_out");
-        assert_eq!(refusal_name(10005), "too_large");
-        assert_eq!(refusal_name(1), "unknown");
+    fn one_order_for_two_buyers_is_seen_on_one_thread_and_on_two() {
+        let start = Instant::now();
+        let (mut one, mut two) = (Tally::new(start), Tally::new(start));
+        one.accepted("1-1-1", 2);
+        one.accepted("1-1-2", 1);
+        two.accepted("1-1-2", 1);
+        assert_eq!((one.broken_count, two.broken_count), (0, 0));
+        one.add(two);
+        assert_eq!(
+            (one.broken_count, one.funnel.reserved, one.funnel.units),
+            (1, 3, 4)
+        );
+        one.accepted("1-1-1", 1);
+        assert_eq!(one.broken_count, 2);
     }
 }

@@ -9,7 +9,7 @@ use super::mock::{Breaks, Rehearsal, Shop};
 use super::plan::{Arrivals, Leaves, Manner, Shares};
 use super::play::cast;
 use super::shard::{Cast, Played};
-use super::tally::{Lost, Step, Way};
+use super::steps::{Lost, Step, Way};
 use super::timeline::Mark;
 
 const EVERY_MANNER: Shares = Shares {
