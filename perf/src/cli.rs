@@ -32,6 +32,9 @@ pub enum Command {
     Crowd(Box<Crowd>),
 }
 
+/// Connections, where nobody says how many: as many as a usual limit of open files allows both ends.
+const CONNECTIONS_MAX: u32 = 4_000;
+
 /// `perf crowd`.
 #[derive(Args)]
 #[command(
@@ -106,9 +109,12 @@ pub struct Crowd {
     #[arg(long, default_value_t = 0.05, value_parser = share)]
     pub attack: f64,
 
-    /// Most connections, kept alive and shared by all buyers
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=25_000))]
-    pub connections: u32,
+    /// Most connections, kept alive and shared by all buyers [default: one a buyer, up to 4000]
+    ///
+    /// They are opened as they are needed. Fewer than there are requests in flight make buyers wait
+    /// for each other, which real ones do not.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=25_000))]
+    pub connections: Option<u32>,
     /// Threads of the generator
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: u32,
@@ -156,6 +162,11 @@ pub struct Crowd {
 }
 
 impl Crowd {
+    /// The most connections.
+    pub fn connections(&self) -> usize {
+        self.connections.unwrap_or(self.buyers.min(CONNECTIONS_MAX)) as usize
+    }
+
     /// The think times.
     ///
     /// # Errors

@@ -100,7 +100,7 @@ pub fn run(asked: &cli::Crowd) -> Result<bool, CrowdError> {
 
 async fn perform(asked: &cli::Crowd) -> Result<(Report, Tally), CrowdError> {
     let target = Target::read(&asked.url, asked.i_own_this_server)?;
-    enough_files(asked.connections as usize)?;
+    enough_files(asked.connections())?;
     let clock = Clock::start();
     let second = clock.wall_ms_floor(Instant::now()).div_euclid(1_000);
     let date = Timestamp(second * 1_000).to_rfc3339();

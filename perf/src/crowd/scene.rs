@@ -81,7 +81,7 @@ pub fn settings(asked: &cli::Crowd, seed: u64, scene: &Scene) -> Settings {
         arrivals,
         think: asked.think.clone(),
         shares: shares(asked),
-        connections: asked.connections as usize,
+        connections: asked.connections(),
         threads: asked.threads as usize,
     }
 }
