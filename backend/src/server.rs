@@ -19,7 +19,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use lua_free_rules::refusal::Refusal;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -40,6 +40,9 @@ use crate::writer::OrderWriter;
 
 /// Open connections of one listener; further ones wait in the system's queue.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Connections that may wait to be accepted: an edge opens many at once when a sale does, and one that
+/// does not fit waits a second for its next try. The system may allow fewer.
+const BACKLOG: u32 = 4_096;
 /// How long a request's header may take, and how long an idle connection is kept: longer than an
 /// edge keeps it, so that the edge is the one who closes.
 const HEADER_READ_MAX: Duration = Duration::from_secs(75);
@@ -77,10 +80,10 @@ pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> 
         }
     }
     let metrics = Metrics::new()?;
-    let admin = bind(settings.admin).await?;
+    let admin = bind(settings.admin)?;
     let mut listeners = Vec::new();
     for address in &settings.listen {
-        listeners.push(bind(*address).await?);
+        listeners.push(bind(*address)?);
     }
     let ledger = Ledger::open(&settings.database).await?;
     ledger.seed(&settings.catalog).await?;
@@ -310,9 +313,17 @@ async fn scrape(engine: SharedEngine, metrics: Metrics) -> Response {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
     let listen = |source| BackendError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    };
+    let socket = socket.map_err(listen)?;
+    socket.set_reuseaddr(true).map_err(listen)?;
+    socket.bind(address).map_err(listen)?;
+    let listener = socket.listen(BACKLOG).map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     Ok((listener, bound))
 }

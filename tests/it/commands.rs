@@ -156,8 +156,16 @@ async fn publish_and_audit_work_on_the_files_when_nothing_runs() {
     house.assert_clean();
 
     // A file that was changed since the process started is not published under its old content.
-    std::fs::write(house.config().join("promos/later.toml"), later.replace("9.00", "8.00")).unwrap();
+    std::fs::write(
+        house.config().join("promos/later.toml"),
+        later.replace("9.00", "8.00"),
+    )
+    .unwrap();
     let output = house.floodgate(&["publish", "2"]);
-    assert!(words(&output).contains("changed after this process started"), "{}", words(&output));
+    assert!(
+        words(&output).contains("changed after this process started"),
+        "{}",
+        words(&output)
+    );
     assert_eq!(output.status.code(), Some(1));
 }

@@ -75,7 +75,7 @@ impl PromoAnswer {
 }
 
 /// Does `work` for an operator, and notes who asked for what and what came of it.
-pub async fn as_operator(
+pub(super) async fn as_operator(
     call: &Call,
     what: &str,
     work: impl Future<Output = Result<Reply>> + Send,
@@ -147,7 +147,10 @@ pub async fn publish(call: Call) -> Result<Reply> {
         let proposal = call.shop.proposals.iter().find(|each| each.id == id);
         let proposal = proposal.ok_or(Refusal::NotFound)?;
         // Whoever read the file himself says which version he means to publish.
-        let meant = call.fields()?.optional_text("digest", DIGEST_BYTES_MAX)?.map(str::to_owned);
+        let meant = call
+            .fields()?
+            .optional_text("digest", DIGEST_BYTES_MAX)?
+            .map(str::to_owned);
         if meant.is_some_and(|digest| digest != proposal.digest()) {
             let words = format!("promo {id} was changed after this process started: restart it");
             return Err(Refusal::BadParameter(words).into());

@@ -35,6 +35,7 @@ mod body;
 mod items;
 mod orders;
 mod payments;
+mod test_accounts;
 mod users;
 
 /// How long a handler may take. Every step it takes can be repeated, so it may be given up anywhere.
@@ -106,6 +107,7 @@ const ROUTES: &[Route] = routes! {
     POST "/admin/promo/resume" => admin::resume,
     POST "/admin/promo/close" => admin::close,
     POST "/admin/promo/stock" => admin::add_stock,
+    POST "/admin/testaccounts" => test_accounts::create,
     GET "/admin/promos" => admin::promos,
     GET "/admin/audit" => admin::audit,
     GET "/admin/log" => admin::log,

@@ -84,8 +84,18 @@ impl Node {
     }
 
     fn warn_of_open_codes(&self, table: &Table<'_>) {
-        let echo = self.accounts.otp_delivery == super::OtpDelivery::Echo;
-        if echo && !self.edge.listen.0.ip().is_loopback() {
+        if self.edge.listen.0.ip().is_loopback() {
+            return;
+        }
+        if self.accounts.test_accounts {
+            let at = table.value_at(&["accounts", "test_accounts"]);
+            table.warn(
+                at.unwrap_or(table.start()),
+                "`accounts.test_accounts` is true on a listener that is not on loopback: whoever has \
+                 the operator's token makes buyers at will; remove it for real buyers",
+            );
+        }
+        if self.accounts.otp_delivery == super::OtpDelivery::Echo {
             let at = table.value_at(&["accounts", "otp_delivery"]);
             table.warn(
                 at.unwrap_or(table.start()),
