@@ -133,6 +133,9 @@ fn print(report: &AuditReport) {
             println!("  FAULT: {}", fault.0);
         }
     }
+    for fault in &report.faults {
+        println!("FAULT: {}", fault.0);
+    }
     if report.dead_letters > 0 {
         println!(
             "FAULT: {} events were set aside and are not in the ledger",

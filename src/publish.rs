@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use backend::metrics::Metrics;
+use backend::writer::OrderWriter;
+use backend::{Ledger, publishing};
 use engine::embedded::{Embedded, OpenError};
-use engine::{Promos as _, Publish, Published, SystemClock};
+use engine::{Published, SystemClock};
 use lua_free_rules::config::Promo;
 use lua_free_rules::units::PromoId;
 
@@ -31,27 +34,30 @@ pub fn publish(folder: &Path, promo: i64) -> Outcome {
     runtime.block_on(async {
         let options = loaded.engine_options();
         match Embedded::open(&loaded.engine(), Arc::new(SystemClock), options) {
-            Ok(engine) => into_files(engine, proposal).await,
+            Ok(engine) => Ok(into_files(Arc::new(engine), &loaded, proposal).await?),
             Err(OpenError::Locked { .. }) => ask(&loaded, proposal).await,
             Err(error) => Err(error.into()),
         }
     })
 }
 
-/// The request that publishes a proposal now.
-pub fn request(proposal: &Promo, only_first: bool) -> Publish {
-    use engine::Clock as _;
-    Publish {
-        promo: proposal.id,
-        terms: proposal.terms(SystemClock.now()),
-        digest: proposal.digest(),
-        only_first,
-    }
-}
-
-async fn into_files(engine: Embedded, proposal: &Promo) -> Outcome {
-    let (published, snapshot) = engine.publish(request(proposal, false)).await?;
+async fn into_files(
+    engine: Arc<Embedded>,
+    loaded: &Loaded,
+    proposal: &Promo,
+) -> anyhow::Result<()> {
+    let ledger = Ledger::open(&loaded.ledger()).await?;
+    ledger.seed(&loaded.config.catalog).await?;
+    // What waits in the stream was sold: it is written first, as the next start would do.
+    let batch_max = loaded.config.node.writer.batch_max;
+    OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max)
+        .drain()
+        .await?;
+    let published = publishing::publish(engine.as_ref(), &ledger, proposal, false).await;
+    ledger.close().await;
     engine.close().await;
+    let (published, snapshot) =
+        published.with_context(|| format!("promo {} was not published", proposal.id))?;
     let what = match published {
         Published::New => "published",
         Published::Unchanged => "unchanged",

@@ -15,7 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::load::{Loaded, load};
 use crate::running::Running;
-use crate::{Failure, Outcome, publish, secrets};
+use crate::{Failure, Outcome, secrets};
+
+/// How long closing the engine may take beyond the grace limit.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 pub fn run(folder: &Path) -> Outcome {
     let loaded = load(folder)?;
@@ -38,12 +41,6 @@ async fn serve(loaded: &Loaded) -> Outcome {
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let engine = Arc::new(open_engine(loaded)?);
-    for proposal in &loaded.config.promos {
-        engine
-            .publish(publish::request(proposal, true))
-            .await
-            .with_context(|| format!("promo {} cannot be published", proposal.id))?;
-    }
     let shared: SharedEngine = engine.clone();
     let orders = backend::start(order_settings(loaded)?, shared.clone()).await?;
     let edge = proxy::start(edge_settings(loaded, &orders.listen)?, shared).await?;
@@ -69,7 +66,13 @@ async fn serve(loaded: &Loaded) -> Outcome {
     orders
         .stop(deadline.saturating_duration_since(Instant::now()))
         .await;
-    engine.close().await;
+    // What was asked of the engine is durable once it is answered; closing only tidies up.
+    if tokio::time::timeout(CLOSE_MAX, engine.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!("the engine was left open");
+    }
     Running::remove(&loaded.data_dir());
     println!("stopped");
     Ok(())
@@ -100,6 +103,7 @@ fn order_settings(loaded: &Loaded) -> Outcome<backend::Settings> {
         secure_cookies: node.edge.tls.is_some() || node.edge.behind_tls,
         catalog: loaded.config.catalog.clone(),
         promos: loaded.config.promos.clone(),
+        publish_first: true,
     })
 }
 

@@ -27,6 +27,8 @@ pub struct AuditReport {
     pub at: Timestamp,
     /// Stream entries that were set aside: each is an event the ledger does not have.
     pub dead_letters: u64,
+    /// What is off beyond a single promo.
+    pub faults: Vec<Fault>,
     /// Each promo and generation.
     pub promos: Vec<PromoAudit>,
 }
@@ -73,10 +75,20 @@ pub async fn audit(
         promos.push(audit_generation(engine, ledger, id, generation, until).await?);
     }
     let dead_letters = engine.backlog().await?.dead_letters;
+    let mut faults = Vec::new();
+    for item in ledger.items().await?.iter().filter(|item| item.stock < 0) {
+        let (id, missing) = (item.id, -item.stock);
+        faults.push(Fault(format!(
+            "item {id}: {missing} units more were sold than the shop had"
+        )));
+    }
     Ok(AuditReport {
-        clean: dead_letters == 0 && promos.iter().all(|promo| promo.faults.is_empty()),
+        clean: dead_letters == 0
+            && faults.is_empty()
+            && promos.iter().all(|promo| promo.faults.is_empty()),
         at,
         dead_letters,
+        faults,
         promos,
     })
 }
@@ -95,6 +107,12 @@ async fn audit_generation(
         books: equation::Books::default(),
         faults: Vec::new(),
     };
+    // Read before the fence: a ledger that is ahead of it then is ahead for good.
+    let height = ledger
+        .heights()
+        .await?
+        .into_iter()
+        .find(|each| (each.0, each.1) == (promo, generation));
     let fence = match engine.snapshot(promo, generation).await {
         Ok(fence) => fence,
         Err(EngineError::Refused(Refusal::NotFound)) => {
@@ -112,6 +130,12 @@ async fn audit_generation(
         Err(error) => return Err(error.into()),
     };
     report.sequence = fence.sequence;
+    if let Some((.., height)) = height.filter(|each| each.2 > fence.sequence) {
+        report.faults.push(Fault(format!(
+            "the ledger has change {}, the engine only {}: one of them is not of this moment",
+            height.0, fence.sequence.0
+        )));
+    }
     let late = wait_for(ledger, &fence, until).await?;
     let books = ledger.books(&fence).await?;
     report.books = books.counts;

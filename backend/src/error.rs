@@ -68,6 +68,18 @@ impl BackendError {
         }
     }
 
+    /// Whether what was to be written can never be written, however often it is tried. Anything that
+    /// is not known to be so is waited for: an accepted order is not set aside on a guess.
+    pub fn is_poison(&self) -> bool {
+        match self {
+            Self::Contradiction(_) => true,
+            Self::Database(error) => {
+                primary_code(error).is_some_and(|code| POISON_CODES.contains(&code))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the engine or the database is away: the same call may succeed later, and nothing is
     /// wrong with what was asked.
     pub fn is_outage(&self) -> bool {
@@ -77,6 +89,17 @@ impl BackendError {
             _ => false,
         }
     }
+}
+
+/// SQLite's primary result codes that speak of what was to be written: too big, constraint, mismatch,
+/// out of range.
+const POISON_CODES: [u32; 4] = [18, 19, 20, 25];
+
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let sqlx::Error::Database(error) = error else {
+        return None;
+    };
+    Some(error.code()?.parse::<u32>().ok()? & 0xff)
 }
 
 /// SQLite's primary result codes that speak of the file, the disk or a lock, not of the statement:
@@ -90,11 +113,7 @@ fn is_database_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
-        sqlx::Error::Database(error) => error
-            .code()
-            .and_then(|code| code.parse::<u32>().ok())
-            .is_some_and(|code| OUTAGE_CODES.contains(&(code & 0xff))),
-        _ => false,
+        _ => primary_code(error).is_some_and(|code| OUTAGE_CODES.contains(&code)),
     }
 }
 

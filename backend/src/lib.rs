@@ -13,6 +13,7 @@
 //! | `accounts` | passwords, one-time codes and their delivery |
 //! | `bounded` | so much work at once, so much waiting, the rest is shed |
 //! | `reserve` | from a request to create an order to a reservation |
+//! | [`publishing`] | publishing a promo, and whether the shop has the units |
 //! | `promos` | the promos as the engine last told them |
 //! | [`payment`] | the payment adapter, the demo provider, late payments |
 //! | [`writer`] | the order writer: from the stream to the ledger |
@@ -40,6 +41,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod payment;
 mod promos;
+pub mod publishing;
 mod reserve;
 pub mod server;
 pub mod settings;

@@ -35,6 +35,14 @@ impl Promos {
         }
     }
 
+    /// Whether the engine has spoken of a promo, as far as is known without asking it.
+    pub fn is_known(&self, promo: PromoId) -> bool {
+        // Whoever holds the lock is asking: then nobody waits for a name.
+        self.known
+            .try_lock()
+            .is_ok_and(|known| known.promos.iter().any(|each| each.promo == promo))
+    }
+
     /// Every promo. While the engine is away, those last known.
     pub async fn all(&self) -> Arc<[Snapshot]> {
         self.heard_since(Instant::now().checked_sub(FRESH)).await

@@ -33,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::payment::{Demo, Payments, Provider};
 use crate::promos::Promos;
+use crate::publishing;
 use crate::reserve::Reservations;
 use crate::settings::Settings;
 use crate::sweeper::Sweeper;
@@ -86,8 +87,12 @@ pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> 
         listeners.push(bind(*address)?);
     }
     let ledger = Ledger::open(&settings.database).await?;
+    publishing::check_pair(engine.as_ref(), &ledger).await?;
     ledger.seed(&settings.catalog).await?;
     let shop = Parts::new(settings, engine, ledger, metrics)?;
+    if shop.settings.publish_first {
+        shop.publish_first().await?;
+    }
 
     let (servers, workers) = (watch::channel(false).0, watch::channel(false).0);
     let admin_listener = watch::channel(false).0;
@@ -244,6 +249,24 @@ impl Parts {
             secure_cookies: self.settings.secure_cookies,
             proposals: Arc::clone(&self.proposals),
         }
+    }
+
+    /// Publishes every promo that never was. One that cannot be is told, and keeps none of the others.
+    async fn publish_first(&self) -> Result<()> {
+        // What an earlier process left in the stream counts as sold.
+        self.writer().drain().await?;
+        for proposal in self.proposals.iter() {
+            let published =
+                publishing::publish(self.engine.as_ref(), &self.ledger, proposal, true).await;
+            match published {
+                Ok(_) => {}
+                Err(BackendError::Refused(refusal)) => {
+                    tracing::warn!(promo = %proposal.id, %refusal, "a promo was not published");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn writer(&self) -> OrderWriter {

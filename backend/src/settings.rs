@@ -33,6 +33,8 @@ pub struct Settings {
     pub catalog: Vec<config::CatalogItem>,
     /// The sales that may be published.
     pub promos: Vec<config::Promo>,
+    /// Publish those that never were, before the first request is taken.
+    pub publish_first: bool,
 }
 
 /// Bytes that are never shown.

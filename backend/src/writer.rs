@@ -123,7 +123,7 @@ impl OrderWriter {
             }
             match self.write(&part).await {
                 Ok(()) => backoff = BACKOFF_MIN,
-                Err(error) if error.is_outage() => {
+                Err(error) if !error.is_poison() => {
                     tracing::warn!(%error, "orders cannot be written now; trying again");
                     self.metrics.writer_retry("database");
                     pause(&mut backoff).await;

@@ -256,7 +256,8 @@ pub trait Stock: Send + Sync + 'static {
     async fn reserve(&self, request: Reserve) -> Result<Reserved>;
 
     /// Reserves again for an order whose payment came late, under a new number. Repeating it with
-    /// the same `payment` returns the same reservation. The window, the door and the stream's bound
+    /// the same `payment` returns the same reservation. A closed promo or an earlier generation has
+    /// nothing left: its unsold units may have been published again. The window, the door and the stream's bound
     /// do not matter here; stock and the buyer's limit do.
     ///
     /// # Errors

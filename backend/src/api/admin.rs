@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use engine::{Backlog, Control, Publish, Published};
+use engine::{Backlog, Control, Published};
 use http::header;
 use lua_free_rules::fields::Fields;
 use lua_free_rules::promo::{Phase, Snapshot, Status};
@@ -16,7 +16,8 @@ use serde_json::json;
 
 use super::Call;
 use crate::answer::Reply;
-use crate::error::{BackendError, Result};
+use crate::error::Result;
+use crate::publishing;
 
 /// Longest digest of a promo that is looked at.
 const DIGEST_BYTES_MAX: usize = 64;
@@ -155,44 +156,15 @@ pub async fn publish(call: Call) -> Result<Reply> {
             let words = format!("promo {id} was changed after this process started: restart it");
             return Err(Refusal::BadParameter(words).into());
         }
-        let (now, promos) = call.shop.engine.promos().await?;
-        let standing = promos.iter().find(|each| each.promo == id);
-        // A repeated publishing finds fewer units in the shop, since some were sold.
-        let running = standing.is_some_and(|promo| {
-            now >= promo.terms.starts_at
-                && !matches!(promo.phase(now), Phase::Ended | Phase::Closed)
-        });
-        if !running {
-            stock_suffices(&call, proposal.item, i64::from(proposal.stock)).await?;
-        }
-        let request = Publish {
-            promo: id,
-            terms: proposal.terms(now),
-            digest: proposal.digest(),
-            only_first: false,
-        };
-        let (result, promo) = call.shop.engine.publish(request).await?;
+        let (engine, ledger) = (call.shop.engine.as_ref(), &call.shop.ledger);
+        let (result, promo) = publishing::publish(engine, ledger, proposal, false).await?;
         let result = match result {
             Published::New => "new",
             Published::Unchanged => "unchanged",
         };
-        Reply::ok(&json!({ "result": result, "promo": PromoAnswer::at(&promo, now) }))
+        Reply::ok(&json!({ "result": result, "promo": PromoAnswer::at(&promo, call.now) }))
     })
     .await
-}
-
-/// The shop must have the units that a promo sells.
-async fn stock_suffices(call: &Call, item: ItemId, units: i64) -> Result<()> {
-    let bad = |words: String| BackendError::from(Refusal::BadParameter(words));
-    let found = call.shop.ledger.item(item).await?;
-    let found = found.ok_or_else(|| bad(format!("item {item} does not exist")))?;
-    if units > found.stock {
-        let (title, stock) = (found.title, found.stock);
-        return Err(bad(format!(
-            "the shop has {stock} of \"{title}\", not {units}"
-        )));
-    }
-    Ok(())
 }
 
 pub async fn pause(call: Call) -> Result<Reply> {
@@ -228,7 +200,8 @@ async fn control(
             let standing = standing.iter().find(|each| each.promo == promo);
             let standing = standing.ok_or(Refusal::NotFound)?;
             let wanted = i64::from(standing.available) + i64::from(units);
-            stock_suffices(call, standing.terms.item, wanted).await?;
+            let (engine, ledger) = (call.shop.engine.as_ref(), &call.shop.ledger);
+            publishing::stock_suffices(engine, ledger, standing.terms.item, promo, wanted).await?;
         }
         let promo = call.shop.engine.control(promo, control).await?;
         Reply::ok(&PromoAnswer::at(&promo, call.now))

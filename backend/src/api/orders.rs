@@ -13,6 +13,7 @@ use super::{Call, SOLD_OUT};
 use crate::answer::Reply;
 use crate::error::{BackendError, Result};
 use crate::ledger::Order;
+use crate::ledger::PaymentState;
 use crate::payment::order_id;
 use crate::promos::signal;
 
@@ -84,9 +85,13 @@ pub async fn create(call: Call) -> Result<Reply> {
             call.shop.metrics.reservation(purchase.promo, outcome);
             let order = reserved.reservation.order;
             let (generation, epoch) = (order.generation.0, reserved.sold_epoch.0);
+            let reply = Reply::ok(&json!({ "orderId": order }))?.accepted();
+            if reserved.repeated {
+                // The order may be of an earlier generation than the epoch.
+                return Ok(reply);
+            }
             let signal = signal(order.promo, generation, epoch, reserved.sold_out);
-            let reply = Reply::ok(&json!({ "orderId": order }))?;
-            Ok(reply.accepted().header(SOLD_OUT, &signal))
+            Ok(reply.header(SOLD_OUT, &signal))
         }
         Err(error) => Err(refused(&call, purchase.promo, error).await),
     }
@@ -96,14 +101,8 @@ pub async fn create(call: Call) -> Result<Reply> {
 /// spoken about are counted by name: others may have been made up.
 async fn refused(call: &Call, promo: PromoId, error: BackendError) -> BackendError {
     let refusal = error.refusal();
-    let known = call
-        .shop
-        .promos
-        .all()
-        .await
-        .iter()
-        .any(|each| each.promo == promo);
-    if known {
+    // A request that is shed costs the engine nothing.
+    if call.shop.promos.is_known(promo) {
         call.shop.metrics.reservation(promo, refusal.name());
     }
     if refusal != Refusal::SoldOut {
@@ -155,7 +154,10 @@ pub async fn pay(call: Call) -> Result<Reply> {
         .payments
         .receive(provider.as_ref(), &notice)
         .await?;
-    Reply::ok(&OrderAnswer::from(&payment.order))
+    let reply = Reply::ok(&OrderAnswer::from(&payment.order))?;
+    // Its time ran out meanwhile, and whether there are units left is not known yet.
+    let is_open = payment.state == PaymentState::Late;
+    Ok(if is_open { reply.accepted() } else { reply })
 }
 
 pub async fn cancel(call: Call) -> Result<Reply> {

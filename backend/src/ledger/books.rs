@@ -138,6 +138,25 @@ impl Ledger {
         .collect()
     }
 
+    /// The highest movement of every promo and generation.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn heights(&self) -> Result<Vec<(PromoId, Generation, Sequence)>> {
+        sqlx::query(
+            "SELECT promo, generation, max(sequence) FROM stock_movements \
+             GROUP BY promo, generation ORDER BY promo, generation",
+        )
+        .fetch_all(&self.readers)
+        .await?
+        .iter()
+        .map(|row| {
+            let (promo, generation) = (PromoId(row.try_get(0)?), Generation(row.try_get(1)?));
+            Ok((promo, generation, Sequence(row.try_get(2)?)))
+        })
+        .collect()
+    }
+
     /// Whether the ledger holds every movement up to `fence`.
     ///
     /// # Errors

@@ -225,28 +225,47 @@ async fn insert_orders(tx: &mut Tx, new: &[&Event], now: Timestamp) -> Result<()
     ))
 }
 
-/// The engine reserved again for a late payment: the order holds units and is paid.
+/// The engine reserved again for a late payment: the order holds units and is paid. If the payment was
+/// settled otherwise in the meantime, the units go back; the movement stands either way, since the
+/// engine made it.
 async fn pay_late(tx: &mut Tx, made: &Reservation, payment: &str, at: Timestamp) -> Result<()> {
-    let paid = sqlx::query(
-        "UPDATE orders SET state = 'paid', current_number = ?, paid_at = ? \
-         WHERE id = ? AND state IN ('cancelled', 'expired')",
+    let order = made.order.to_string();
+    let accepted = sqlx::query(
+        "UPDATE payments SET state = 'accepted' \
+         WHERE reference = ? AND order_id = ? AND state = 'late'",
     )
-    .bind(made.number.0)
-    .bind(at.0)
-    .bind(made.order.to_string())
+    .bind(payment)
+    .bind(&order)
     .execute(&mut **tx)
     .await?;
-    if paid.rows_affected() != 1 {
-        return Err(BackendError::Contradiction(format!(
-            "order {} was reserved again, but has not ended",
-            made.order
-        )));
-    }
-    sqlx::query("UPDATE payments SET state = 'accepted' WHERE reference = ? AND order_id = ?")
-        .bind(payment)
-        .bind(made.order.to_string())
+    if accepted.rows_affected() == 1 {
+        let paid = sqlx::query(
+            "UPDATE orders SET state = 'paid', current_number = ?, paid_at = ? \
+             WHERE id = ? AND state IN ('cancelled', 'expired')",
+        )
+        .bind(made.number.0)
+        .bind(at.0)
+        .bind(&order)
         .execute(&mut **tx)
         .await?;
+        if paid.rows_affected() == 1 {
+            return Ok(());
+        }
+        sqlx::query("UPDATE payments SET state = 'refund_due' WHERE reference = ?")
+            .bind(payment)
+            .execute(&mut **tx)
+            .await?;
+    }
+    sqlx::query(
+        "INSERT INTO releases (order_id, number, amount, state, ended_at) \
+         VALUES (?, ?, ?, 'pending', ?)",
+    )
+    .bind(&order)
+    .bind(made.number.0)
+    .bind(made.amount)
+    .bind(at.0)
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

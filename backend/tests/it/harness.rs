@@ -78,12 +78,13 @@ pub fn proposal() -> Promo {
     }
 }
 
-fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Settings {
+pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Settings {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut node = config::Node::default();
     node.accounts.otp_delivery = OtpDelivery::Echo;
     node.writer.sweep_every = Millis::new(20);
     Settings {
+        publish_first: false,
         listen: vec![any, any],
         admin: any,
         node,

@@ -5,5 +5,6 @@ mod harness;
 mod input;
 mod operators;
 mod outages;
+mod pairing;
 mod payments;
 mod purchase;

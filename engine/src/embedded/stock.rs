@@ -145,7 +145,10 @@ pub(super) fn reserve_again(
     let owner = owner_of(&first.reservation);
     let amount = first.reservation.amount;
     let mut holding = holdings::load(step.db, owner)?;
-    if row.snapshot.available < amount {
+    // What a closed promo or an earlier publishing did not sell went back to the shop, and may have
+    // been published again.
+    let is_over = !row.is_current || row.snapshot.status == Status::Closed;
+    if is_over || row.snapshot.available < amount {
         return Err(Refusal::SoldOut.into());
     }
     if row.snapshot.terms.per_buyer.saturating_sub(holding.held) < amount {
