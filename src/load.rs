@@ -1,6 +1,10 @@
 //! Reads a configuration folder and hands its text to the rules; what they refuse is reported whole.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 use engine::embedded::Options;
 use lua_free_rules::config::{Config, File, Files, parse};
@@ -24,6 +28,14 @@ impl Loaded {
 
     pub fn data_dir(&self) -> PathBuf {
         self.path(&self.config.node.data_dir)
+    }
+
+    /// Makes `data_dir` if there is none, and keeps others out of it: it holds keys, numbers and orders.
+    pub fn make_data_dir(&self) -> anyhow::Result<()> {
+        let path = self.data_dir();
+        std::fs::create_dir_all(&path)
+            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o700)))
+            .with_context(|| format!("cannot make {} and keep others out", path.display()))
     }
 
     pub fn ledger(&self) -> PathBuf {

@@ -1,12 +1,10 @@
 //! `floodgate run`: the edge, the order servers and the order writer in one process.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use engine::embedded::{Embedded, OpenError};
 use engine::{Clock as _, Promos as _, SharedEngine, SystemClock};
 use lua_free_rules::config::Address;
@@ -23,11 +21,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 pub fn run(folder: &Path) -> Outcome {
     let loaded = load(folder)?;
     log_to_stderr();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(loaded.data_dir())
-        .with_context(|| format!("cannot create {}", loaded.data_dir().display()))?;
+    loaded.make_data_dir()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if loaded.config.node.edge.threads > 0 {
         builder.worker_threads(loaded.config.node.edge.threads);
