@@ -1,7 +1,8 @@
 //! `floodgate run`: the edge, the order servers and the order writer in one process.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -144,11 +145,19 @@ fn announce(loaded: &Loaded, running: &Running, promos: &[Snapshot]) {
         "            http://{}/metrics (orders)",
         running.orders_admin
     );
-    println!("  data      {}", loaded.data_dir().display());
+    println!("  data      {}", shown(&loaded.data_dir()).display());
     for promo in promos {
         println!("  promo {}   {}", promo.promo, describe(promo));
     }
     println!("Ctrl-C stops it when work in flight is done.");
+}
+
+/// A path as one would write it from here.
+fn shown(path: &Path) -> PathBuf {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let here = std::env::current_dir().ok();
+    let inside = here.and_then(|here| Some(whole.strip_prefix(here).ok()?.to_owned()));
+    inside.unwrap_or(whole)
 }
 
 fn describe(promo: &Snapshot) -> String {
@@ -173,5 +182,6 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }
