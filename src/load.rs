@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -13,6 +14,10 @@ use crate::{Failure, Outcome};
 
 /// Largest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How long a request waits for its turn in the engine, and once more for its answer: both together
+/// less than an edge waits for an order server, so that the order server is the one who answers.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A configuration and the folder that its paths are relative to.
 pub struct Loaded {
@@ -50,8 +55,10 @@ impl Loaded {
     pub fn engine_options(&self) -> Options {
         Options {
             stream_max: self.config.node.orders.stream_max,
+            patience: ENGINE_PATIENCE,
             ..Options::default()
         }
+    }
     }
 }
 
