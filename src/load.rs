@@ -59,7 +59,6 @@ impl Loaded {
             ..Options::default()
         }
     }
-    }
 }
 
 /// Loads the folder.
