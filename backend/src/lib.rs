@@ -43,6 +43,8 @@ mod promos;
 mod reserve;
 pub mod server;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod sweeper;
 pub mod writer;
 
