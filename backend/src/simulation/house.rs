@@ -1,21 +1,19 @@
-//! The house under simulation: engine and ledger in memory under one virtual clock, and the process that
+//! The house under simulation: engine and ledger under one virtual clock, and the process that
 //! works with them, which can be killed and started again at any moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine::clock::ManualClock;
-use engine::embedded::{Embedded, Options};
 use engine::{Clock, SharedEngine};
 use lua_free_rules::config::CatalogItem;
 use lua_free_rules::keys::{Key, KeyRing};
 use lua_free_rules::units::{ItemId, Millis, Money, Timestamp};
 use rusqlite::Connection;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use super::line::{AtLedger, Line};
+use super::place::Place;
 use crate::bounded::Bounded;
 use crate::ledger::{Ledger, is_usable};
 use crate::metrics::Metrics;
@@ -31,9 +29,6 @@ pub const START: Timestamp = Timestamp(1_800_000_000_000);
 pub const ITEM: ItemId = ItemId(3);
 /// Units in the shop before anything was sold.
 pub const SHOP_STOCK: i64 = 1_000;
-/// Entries in the stream from which on no new order is taken.
-const STREAM_MAX: u64 = 5;
-
 /// The house.
 pub struct House {
     /// The time.
@@ -51,20 +46,25 @@ pub struct House {
     /// The keys that sign.
     pub keys: KeyRing,
     metrics: Metrics,
-    name: String,
+    place: Place,
     pool: SqlitePool,
 }
 
 impl House {
     /// A house nobody bought in yet.
-    pub async fn build() -> Self {
+    pub async fn build(is_on_disk: bool) -> Self {
         static BUILT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("house-{}", BUILT.fetch_add(1, Ordering::Relaxed));
-        let engine_rows = Embedded::connect_in_memory(&engine_name(&name)).unwrap();
-        let ledger_rows = Embedded::connect_in_memory(&ledger_name(&name)).unwrap();
+        let place = if is_on_disk {
+            Place::on_disk()
+        } else {
+            let number = BUILT.fetch_add(1, Ordering::Relaxed);
+            Place::Memory(format!("house-{number}"))
+        };
         let clock = Arc::new(ManualClock::new(START));
+        let engine = place.open_engine(&clock);
+        let (engine_rows, ledger_rows) = place.look();
         let at_ledger = AtLedger::default();
-        let pool = open_pool(&name, &at_ledger).await;
+        let pool = open_pool(&place, &at_ledger).await;
         let ledger = Ledger::on(pool.clone()).await.unwrap();
         let item = CatalogItem {
             id: ITEM,
@@ -76,15 +76,15 @@ impl House {
         };
         ledger.seed(&[item]).await.unwrap();
         Self {
-            engine: open_engine(&name, &clock),
             clock,
+            engine,
             ledger,
             engine_rows,
             ledger_rows,
             at_ledger,
             keys: KeyRing::new(vec![Key::new("k", &[7; 32]).unwrap()], "k").unwrap(),
             metrics: Metrics::new().unwrap(),
-            name,
+            place,
             pool,
         }
     }
@@ -92,10 +92,14 @@ impl House {
     /// Kills the process and starts it again. Whoever worked in it must be gone already.
     pub async fn restart(&mut self) {
         self.at_ledger.set(None);
+        if let Some(place) = self.place.as_killed() {
+            (self.engine_rows, self.ledger_rows) = place.look();
+            self.place = place;
+        }
         self.pool.close().await;
-        self.pool = open_pool(&self.name, &self.at_ledger).await;
+        self.pool = open_pool(&self.place, &self.at_ledger).await;
         self.ledger = Ledger::on(self.pool.clone()).await.unwrap();
-        self.engine = open_engine(&self.name, &self.clock);
+        self.engine = self.place.open_engine(&self.clock);
     }
 
     /// The order server's way to a reservation.
@@ -149,31 +153,8 @@ impl House {
     }
 }
 
-fn engine_name(house: &str) -> String {
-    format!("{house}-engine")
-}
-
-fn ledger_name(house: &str) -> String {
-    format!("{house}-ledger")
-}
-
-fn open_engine(house: &str, clock: &Arc<ManualClock>) -> SharedEngine {
-    let options = Options {
-        stream_max: STREAM_MAX,
-        ..Options::default()
-    };
-    Arc::new(Embedded::in_memory(&engine_name(house), clock.clone(), &options).unwrap())
-}
-
 /// One connection, so that its work comes in one order.
-async fn open_pool(house: &str, at_ledger: &AtLedger) -> SqlitePool {
-    let options = SqliteConnectOptions::new()
-        .filename(format!("/{}", ledger_name(house)))
-        .vfs("memdb")
-        .create_if_missing(true)
-        .foreign_keys(true)
-        .journal_mode(SqliteJournalMode::Memory)
-        .synchronous(SqliteSynchronous::Off);
+async fn open_pool(place: &Place, at_ledger: &AtLedger) -> SqlitePool {
     let at_ledger = at_ledger.clone();
     SqlitePoolOptions::new()
         .max_connections(1)
@@ -195,7 +176,7 @@ async fn open_pool(house: &str, at_ledger: &AtLedger) -> SqlitePool {
                 Ok(is_usable)
             })
         })
-        .connect_with(options)
+        .connect_with(place.ledger_options())
         .await
         .unwrap()
 }

@@ -8,8 +8,9 @@
 //! | `steps` | what can happen in a step, and how a sale comes to rest |
 //! | `requests` | what is sent, and its way through rules, order server and engine |
 //! | `line` | between a piece of work and engine or ledger: held up, cut off, killed |
-//! | `house` | engine and ledger in memory, the process that is killed and started again |
-//! | `books`, `shelf` | the invariants of the engine, and of the ledger |
+//! | `house`, `place` | engine and ledger, the process that is killed and started again |
+//! | `invariants` | the promises, by name |
+//! | `books`, `shelf` | how they are checked in the engine, and in the ledger |
 //! | `promises` | what was answered, held against every later answer |
 //! | `sabotage` | each rule broken on purpose: the simulation must find it |
 //! | `tally` | what happened, counted; nothing on the list may be missing |
@@ -32,7 +33,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 mod books;
 mod house;
+mod invariants;
 mod line;
+mod place;
 mod promises;
 mod random;
 mod requests;
@@ -42,7 +45,7 @@ mod shelf;
 mod steps;
 mod tally;
 
-use books::Invariant;
+use invariants::Invariant;
 use sabotage::Sabotage;
 use sale::{Failure, Sale};
 use tally::Tally;
@@ -50,6 +53,8 @@ use tally::Tally;
 /// Sales that are played, and steps of each.
 const SEEDS: u64 = 2_000;
 const STEPS: u64 = 200;
+/// Sales that are played on the disk, with the engine's own threads: a kill leaves the files as they are.
+const ON_DISK: u64 = 16;
 /// Sales that are played twice.
 const REPLAYED: u64 = 12;
 /// Within so many sales a broken rule must be found.
@@ -78,6 +83,17 @@ fn every_promise_holds_after_every_step_of_thousands_of_sales() {
         let missing = tally.missing();
         assert!(missing.is_empty(), "never happened: {missing:?}");
     }
+}
+
+#[test]
+fn files_hold_every_promise_whenever_the_process_is_killed() {
+    side_by_side(ON_DISK, |index| {
+        let seed = 2_000_000 + index;
+        // The same sale as in memory.
+        let on_disk = play_at(seed, STEPS, None, true).unwrap_or_else(|f| fail(seed, STEPS, &f));
+        let in_memory = play(seed, STEPS, None).unwrap_or_else(|f| fail(seed, STEPS, &f));
+        assert_eq!(on_disk.0, in_memory.0, "seed {seed}");
+    });
 }
 
 #[test]
@@ -112,13 +128,20 @@ fn each_rule_that_is_broken_on_purpose_is_found() {
     });
 }
 
-fn play(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Result<(u64, Tally), Box<Failure>> {
+/// The digest of everything that happened, and its count.
+type Played = Result<(u64, Tally), Box<Failure>>;
+
+fn play(seed: u64, steps: u64, sabotage: Option<Sabotage>) -> Played {
+    play_at(seed, steps, sabotage, false)
+}
+
+fn play_at(seed: u64, steps: u64, sabotage: Option<Sabotage>, is_on_disk: bool) -> Played {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut sale = Sale::new(seed, sabotage).await;
+        let mut sale = Sale::new(seed, sabotage, is_on_disk).await;
         let digest = sale.play(steps).await?;
         Ok((digest, sale.tally))
     })

@@ -8,7 +8,7 @@ use lua_free_rules::purchase::Purchase;
 use lua_free_rules::token::Session;
 use lua_free_rules::units::{BuyerId, Nonce, OrderId, PromoId};
 
-use super::books::{Check, Invariant, demand};
+use super::invariants::{Check, Invariant, demand};
 
 /// Everything that was promised.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! One rule broken on purpose, so that it is seen that the simulation would find it. Most are triggers in
 //! the tables: the code that runs is the real one, and what it is told to keep is not kept.
 
-use super::books::Invariant;
 use super::house::House;
+use super::invariants::Invariant;
 
 /// A rule that is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

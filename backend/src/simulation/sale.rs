@@ -10,8 +10,9 @@ use lua_free_rules::refusal::Refusal;
 use lua_free_rules::token::Session;
 use lua_free_rules::units::{BuyerId, Money, OrderId, PromoId, Timestamp};
 
-use super::books::{Books, Check, Invariant, Violation, demand};
+use super::books::Books;
 use super::house::{House, START};
+use super::invariants::{Check, Invariant, Violation, demand};
 use super::line::{Line, Plan, is_on_purpose};
 use super::promises::Promises;
 use super::random::Random;
@@ -44,6 +45,7 @@ pub struct Sale {
     pub sent: Vec<Request>,
     pub notices: Vec<Notice>,
     pub heard: Heard,
+    pub is_writer_slow: bool,
     held_up: Vec<Job>,
     promises: Promises,
     digest: DefaultHasher,
@@ -71,9 +73,9 @@ pub struct Failure {
 
 impl Sale {
     /// The sale of a seed, before its first step.
-    pub async fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+    pub async fn new(seed: u64, sabotage: Option<Sabotage>, is_on_disk: bool) -> Self {
         let mut random = Random::new(seed);
-        let house = House::build().await;
+        let house = House::build(is_on_disk).await;
         if let Some(sabotage) = sabotage {
             sabotage.break_rule(&house);
         }
@@ -88,6 +90,7 @@ impl Sale {
             sessions.push((session, session.mint(&house.keys).unwrap()));
         }
         Self {
+            is_writer_slow: random.chance(15),
             random,
             house,
             books: Books::default(),
@@ -187,7 +190,8 @@ impl Sale {
             line,
             work,
         };
-        self.drive(job).await
+        self.drive(job).await?;
+        self.check()
     }
 
     /// Lets one that was held up go on.
@@ -199,7 +203,8 @@ impl Sale {
         let job = self.held_up.remove(at);
         job.line.resume();
         self.tally.count("fault", "went on later");
-        self.drive(job).await
+        self.drive(job).await?;
+        self.check()
     }
 
     /// Kills one that was held up: its caller went away, or its task died.
@@ -225,7 +230,6 @@ impl Sale {
     pub async fn resume_all(&mut self) -> Check {
         while !self.held_up.is_empty() {
             self.resume_one().await?;
-            self.check()?;
         }
         Ok(())
     }

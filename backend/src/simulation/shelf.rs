@@ -7,8 +7,9 @@ use engine::{Change, Event};
 use lua_free_rules::order::{State, Step};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::books::{Books, Check, Invariant, demand};
+use super::books::Books;
 use super::house::{ITEM, SHOP_STOCK};
+use super::invariants::{Check, Invariant, demand};
 use super::tally::Tally;
 
 const STEPS: [Step; 6] = [
