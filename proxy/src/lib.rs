@@ -3,6 +3,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `connections` | how many connections there may be, in all and of one network |
 //! | `front`, `deadline` | the listener's front: idle and header deadlines; hands over to the proxy |
 //! | `call` | one request on its way through the phases |
 //! | `service` | Pingora's phases, in the order a request meets them |
@@ -33,6 +34,7 @@ mod body;
 mod call;
 mod challenges;
 mod client;
+mod connections;
 mod deadline;
 mod drain;
 mod edge;

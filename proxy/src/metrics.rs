@@ -27,6 +27,10 @@ pub(crate) struct Metrics {
     challenges_issued: IntCounterVec,
     /// Requests sent again to another order server.
     pub retries: IntCounter,
+    /// Connections to the public listener.
+    pub connections: IntGauge,
+    /// Connections that were closed at once, for there were too many.
+    pub connections_refused: IntCounter,
     /// Pictures in stock.
     pub images_ready: IntGauge,
     /// Proof-of-work puzzles in stock.
@@ -69,6 +73,11 @@ impl Metrics {
             "Requests sent again to another order server.",
         )?;
         registry.register(Box::new(retries.clone()))?;
+        let connections_refused = IntCounter::new(
+            "floodgate_edge_connections_refused_total",
+            "Connections that were closed at once, for there were too many.",
+        )?;
+        registry.register(Box::new(connections_refused.clone()))?;
         Ok(Self {
             answers: counters(
                 "floodgate_edge_answers_total",
@@ -120,6 +129,11 @@ impl Metrics {
                 &["promo"],
             )?,
             retries,
+            connections: gauge(
+                "floodgate_edge_connections",
+                "Connections to the public listener.",
+            )?,
+            connections_refused,
             images_ready: gauge("floodgate_edge_images_ready", "Pictures in stock.")?,
             proofs_ready: gauge(
                 "floodgate_edge_proofs_ready",

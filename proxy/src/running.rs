@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
+use crate::connections::{Connections, Counted};
 use crate::drain::InFlight;
 use crate::edge::Edge;
 use crate::error::ProxyError;
@@ -215,13 +216,20 @@ fn client(config: &config::Edge) -> Result<reqwest::Client, ProxyError> {
     Ok(client.build()?)
 }
 
-fn listening(edge: Arc<Edge>) -> Listening<Front> {
+fn listening(edge: Arc<Edge>) -> Listening<Counted<Front>> {
     let conf = ServerConf {
         max_retries: forward::ATTEMPTS_MAX,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         ..ServerConf::default()
     };
     let limits = edge.config.limits.clone();
+    let connections = Connections::new(
+        (limits.connections_max, limits.connections_per_address_max),
+        edge.config.trusted_proxies.clone(),
+        edge.metrics.connections.clone(),
+        edge.metrics.connections_refused.clone(),
+    );
     let proxy = http_proxy(&Arc::new(conf), Service(edge));
-    Listening::new("edge".to_owned(), Front::new(proxy, &limits))
+    let front = Counted::new(Front::new(proxy, &limits), connections);
+    Listening::new("edge".to_owned(), front)
 }

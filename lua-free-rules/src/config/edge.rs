@@ -174,6 +174,10 @@ pub struct RequestLimits {
     pub upstream_timeout: Millis,
     /// Requests in flight to one order server; beyond it the edge answers 503.
     pub in_flight_max: u32,
+    /// Connections to the edge; further ones are closed at once.
+    pub connections_max: u32,
+    /// Connections of one address (IPv6: one /64), trusted proxies excepted.
+    pub connections_per_address_max: u32,
 }
 
 impl Default for RequestLimits {
@@ -186,6 +190,8 @@ impl Default for RequestLimits {
             connect_timeout: Millis::seconds(1),
             upstream_timeout: Millis::seconds(5),
             in_flight_max: 256,
+            connections_max: 10_000,
+            connections_per_address_max: 1_000,
         }
     }
 }
@@ -224,6 +230,16 @@ impl RequestLimits {
                 least..=five_minutes,
             ),
             in_flight_max: table.number("in_flight_max", default.in_flight_max, 1..=100_000),
+            connections_max: table.number(
+                "connections_max",
+                default.connections_max,
+                1..=1_000_000,
+            ),
+            connections_per_address_max: table.number(
+                "connections_per_address_max",
+                default.connections_per_address_max,
+                1..=1_000_000,
+            ),
         }
     }
 }
