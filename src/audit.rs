@@ -16,6 +16,7 @@ use backend::{AuditReport, Ledger};
 use engine::SystemClock;
 use engine::embedded::{Embedded, OpenError};
 use lua_free_rules::units::{PromoId, Timestamp};
+use reqwest::Method;
 use serde::Serialize;
 
 use crate::load::{Loaded, load};
@@ -154,19 +155,14 @@ async fn ask(
 ) -> Result<AuditReport, Failure> {
     let running = Running::read(&loaded.data_dir())?;
     let wait = wait.min(ASK_WAIT_MAX);
-    let mut url = format!(
-        "{}/admin/audit?waitMs={}",
-        running.order_server()?,
-        wait.as_millis()
-    );
+    let mut path = format!("/admin/audit?waitMs={}", wait.as_millis());
     if let Some(promo) = promo {
-        url.push_str(&format!("&promoId={promo}"));
+        path.push_str(&format!("&promoId={promo}"));
     }
-    let request = reqwest::Client::new()
-        .get(url)
-        .bearer_auth(secrets::operator_token(loaded)?)
-        // The running process bounds the wait; what is added is for the way.
-        .timeout(wait + Duration::from_secs(10));
+    let token = secrets::operator_token(loaded)?;
+    let request = running.ask(Method::GET, &path, &token)?;
+    // The running process bounds the wait; what is added is for the way.
+    let request = request.timeout(wait + Duration::from_secs(10));
     Ok(answered(request).await?)
 }
 

@@ -1,6 +1,11 @@
 //! Reads a configuration folder and hands its text to the rules; what they refuse is reported whole.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
 
 use engine::embedded::Options;
 use lua_free_rules::config::{Config, File, Files, parse};
@@ -9,6 +14,10 @@ use crate::{Failure, Outcome};
 
 /// Largest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How long a request waits for its turn in the engine, and once more for its answer: both together
+/// less than an edge waits for an order server, so that the order server is the one who answers.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A configuration and the folder that its paths are relative to.
 pub struct Loaded {
@@ -26,6 +35,14 @@ impl Loaded {
         self.path(&self.config.node.data_dir)
     }
 
+    /// Makes `data_dir` if there is none, and keeps others out of it: it holds keys, numbers and orders.
+    pub fn make_data_dir(&self) -> anyhow::Result<()> {
+        let path = self.data_dir();
+        std::fs::create_dir_all(&path)
+            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o700)))
+            .with_context(|| format!("cannot make {} and keep others out", path.display()))
+    }
+
     pub fn ledger(&self) -> PathBuf {
         self.data_dir()
             .join(self.config.node.database.sqlite_path())
@@ -38,6 +55,7 @@ impl Loaded {
     pub fn engine_options(&self) -> Options {
         Options {
             stream_max: self.config.node.orders.stream_max,
+            patience: ENGINE_PATIENCE,
             ..Options::default()
         }
     }

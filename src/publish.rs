@@ -11,6 +11,7 @@ use engine::embedded::{Embedded, OpenError};
 use engine::{Published, SystemClock};
 use lua_free_rules::config::Promo;
 use lua_free_rules::units::PromoId;
+use reqwest::Method;
 
 use crate::load::{Loaded, load};
 use crate::running::Running;
@@ -27,7 +28,7 @@ pub fn publish(folder: &Path, promo: i64) -> Outcome {
         let words = format!("{}: no file in promos/ has id = {promo}", folder.display());
         return Err(Failure::Config(vec![words]));
     };
-    std::fs::create_dir_all(loaded.data_dir())?;
+    loaded.make_data_dir()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -71,14 +72,12 @@ async fn into_files(
 
 async fn ask(loaded: &Loaded, proposal: &Promo) -> Outcome {
     let running = Running::read(&loaded.data_dir())?;
-    let url = format!(
-        "{}/item/publishpromo?id={}",
-        running.order_server()?,
-        proposal.id
+    let (path, token) = (
+        format!("/item/publishpromo?id={}", proposal.id),
+        secrets::operator_token(loaded)?,
     );
-    let answer = reqwest::Client::new()
-        .post(url)
-        .bearer_auth(secrets::operator_token(loaded)?)
+    let answer = running
+        .ask(Method::POST, &path, &token)?
         .json(&serde_json::json!({ "digest": proposal.digest() }))
         .send()
         .await

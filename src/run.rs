@@ -1,12 +1,11 @@
 //! `floodgate run`: the edge, the order servers and the order writer in one process.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use engine::embedded::{Embedded, OpenError};
 use engine::{Clock as _, Promos as _, SharedEngine, SystemClock};
 use lua_free_rules::config::Address;
@@ -23,11 +22,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 pub fn run(folder: &Path) -> Outcome {
     let loaded = load(folder)?;
     log_to_stderr();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(loaded.data_dir())
-        .with_context(|| format!("cannot create {}", loaded.data_dir().display()))?;
+    loaded.make_data_dir()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if loaded.config.node.edge.threads > 0 {
         builder.worker_threads(loaded.config.node.edge.threads);
@@ -150,11 +145,19 @@ fn announce(loaded: &Loaded, running: &Running, promos: &[Snapshot]) {
         "            http://{}/metrics (orders)",
         running.orders_admin
     );
-    println!("  data      {}", loaded.data_dir().display());
+    println!("  data      {}", shown(&loaded.data_dir()).display());
     for promo in promos {
         println!("  promo {}   {}", promo.promo, describe(promo));
     }
     println!("Ctrl-C stops it when work in flight is done.");
+}
+
+/// A path as one would write it from here.
+fn shown(path: &Path) -> PathBuf {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let here = std::env::current_dir().ok();
+    let inside = here.and_then(|here| Some(whole.strip_prefix(here).ok()?.to_owned()));
+    inside.unwrap_or(whole)
 }
 
 fn describe(promo: &Snapshot) -> String {
@@ -179,5 +182,6 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }

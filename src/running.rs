@@ -3,9 +3,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
+
+/// How long the running process may take to answer.
+const ASK_MAX: Duration = Duration::from_secs(10);
 
 /// The addresses of a running process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,8 +49,19 @@ impl Running {
         let _ = std::fs::remove_file(path(data_dir));
     }
 
-    /// An order server to ask.
-    pub fn order_server(&self) -> anyhow::Result<String> {
+    /// A request to an order server, with the operator's token. It goes to this machine and to no
+    /// proxy that the environment may name.
+    pub fn ask(&self, method: Method, path: &str, token: &str) -> anyhow::Result<RequestBuilder> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(ASK_MAX)
+            .build()?;
+        Ok(client
+            .request(method, format!("{}{path}", self.order_server()?))
+            .bearer_auth(token))
+    }
+
+    fn order_server(&self) -> anyhow::Result<String> {
         let address = self
             .orders
             .first()

@@ -22,7 +22,8 @@ export const signInLink = () => ({ href: "/resources/login.html?next=" + encodeU
 // Where to go after signing in: only ever a page of this shop.
 export function nextPage() {
   const url = new URL(new URLSearchParams(location.search).get("next") || "/", location.origin);
-  return url.origin === location.origin ? url.pathname + url.search : "/";
+  // The whole address: a path of its own could begin with `//` and lead elsewhere.
+  return url.origin === location.origin ? url.href : "/";
 }
 
 const element = (id) => document.getElementById(id);

@@ -32,6 +32,31 @@ pub enum Command {
     /// made beforehand. Reports funnel, refusals, speeds, latencies free of coordinated omission, and
     /// how near the generator came to its own limits. perf/README.md says what each figure means.
     Crowd(Box<Crowd>),
+    /// Compare grouped commits with one transaction each: the embedded engine, the order writer
+    Engines(Engines),
+}
+
+/// `perf engines`.
+#[derive(Args)]
+pub struct Engines {
+    /// Orders in each measurement; one transaction each is measured with a twentieth of them
+    #[arg(long, default_value_t = 40_000)]
+    pub orders: usize,
+    /// Callers that reserve at once, each of whom waits for his answer
+    #[arg(long, default_value_t = 2_000)]
+    pub callers: usize,
+    /// Events in one transaction of the order writer
+    #[arg(long, default_value_t = 500)]
+    pub batch: usize,
+    /// Rounds, the two ways in turn
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// The folder, and so the disk, to measure on
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// Keep report, figures and chart in this folder
+    #[arg(long)]
+    pub out: Option<PathBuf>,
 }
 
 /// Connections, where nobody says how many: as many as a usual limit of open files allows both ends.

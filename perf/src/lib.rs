@@ -5,14 +5,15 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`crowd`] | whole buyers, played against any address |
+//! | [`engines`] | grouped commits against one transaction each |
 //! | [`machine`] | the machine a run was made on, and how busy the tool kept it |
 //! | [`svg`] | the little of SVG that charts need |
 //!
-//! What is absent: nothing of the shop but its rules is linked here, so the crowd knows it only by
-//! its answers.
+//! What is absent: the crowd uses nothing of the shop but its rules, so it knows it only by its answers.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod cli;
 pub mod crowd;
+pub mod engines;
 pub mod machine;
 pub mod svg;

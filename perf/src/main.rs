@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use floodgate_perf::{cli, crowd};
+use floodgate_perf::{cli, crowd, engines};
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
-        cli::Command::Crowd(asked) => crowd::run(&asked),
+        cli::Command::Crowd(asked) => crowd::run(&asked).map_err(|error| error.to_string()),
+        cli::Command::Engines(asked) => engines::run(&asked)
+            .map(|()| true)
+            .map_err(|error| error.to_string()),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -44,7 +44,9 @@ impl Crowd {
         ] {
             line.extend([name.to_owned(), value]);
         }
-        let Command::Crowd(asked) = Cli::try_parse_from(&line).unwrap().command;
+        let Command::Crowd(asked) = Cli::try_parse_from(&line).unwrap().command else {
+            panic!("it is the crowd that was called");
+        };
         let playing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

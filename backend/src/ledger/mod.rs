@@ -12,6 +12,8 @@
 //! | `past` | a promo's past, for holding a crowd's history against it |
 //! | `operators` | operator_log |
 
+use std::fs::Permissions;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,12 +57,21 @@ pub struct Ledger {
     readers: SqlitePool,
 }
 
+/// Makes the file if there is none; only its owner may read it.
+fn private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.append(true).create(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
 impl Ledger {
     /// Opens the file, creates it if it is missing, and brings its schema up to date.
     ///
     /// # Errors
     /// If the file cannot be opened or its schema is not ours.
     pub async fn open(path: &Path) -> Result<Self> {
+        // SQLite gives its other files the rights of the database.
+        private(path).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

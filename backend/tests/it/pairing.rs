@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use engine::embedded::{Embedded, Options};
 use engine::{
-    Clock as _, Door as _, Entry, OrderStream as _, Promos as _, Publish, Release, Reservation,
-    Reserve, Sessions as _, SharedEngine, Stock as _, SystemClock,
+    Clock as _, Entry, Publish, Release, Reservation, Reserve, SharedEngine, SystemClock,
 };
 use floodgate_backend::ledger::LatePayment;
 use floodgate_backend::metrics::Metrics;

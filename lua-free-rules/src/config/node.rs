@@ -79,28 +79,57 @@ impl Node {
             operator: table.section("operator", Operator::read),
         };
         check_listeners(table, &listeners);
-        node.warn_of_open_codes(table);
+        node.warn_of_exposure(table);
         node
     }
 
-    fn warn_of_open_codes(&self, table: &Table<'_>) {
-        if self.edge.listen.0.ip().is_loopback() {
+    /// Warns of what is open to others and hardly meant to be.
+    fn warn_of_exposure(&self, table: &Table<'_>) {
+        let warn = |keys: &[&'static str], words: &str| {
+            table.warn(table.value_at(keys).unwrap_or(table.start()), words);
+        };
+        let open = |address: &Address| !address.0.ip().is_loopback();
+        if self.orders.listen.iter().any(open) {
+            warn(
+                &["orders", "listen"],
+                "`orders.listen` is not on loopback: whoever reaches an order server walks around the \
+                 edge; let only edges reach it",
+            );
+        }
+        for (keys, address) in [
+            (["edge", "admin"], &self.edge.admin),
+            (["orders", "admin"], &self.orders.admin),
+        ] {
+            if open(address) {
+                let words = format!(
+                    "`{}` is not on loopback: metrics and readiness are told to whoever reaches it",
+                    keys.join(".")
+                );
+                warn(&keys, &words);
+            }
+        }
+        if self.edge.behind_tls && self.edge.trusted_proxies.is_empty() {
+            warn(
+                &["edge", "behind_tls"],
+                "`edge.behind_tls` without `trusted_proxies`: all buyers seem to come from the proxy's \
+                 address and share one rate; name the proxy's network",
+            );
+        }
+        if !open(&self.edge.listen) && !self.edge.behind_tls {
             return;
         }
         if self.accounts.test_accounts {
-            let at = table.value_at(&["accounts", "test_accounts"]);
-            table.warn(
-                at.unwrap_or(table.start()),
-                "`accounts.test_accounts` is true on a listener that is not on loopback: whoever has \
-                 the operator's token makes buyers at will; remove it for real buyers",
+            warn(
+                &["accounts", "test_accounts"],
+                "`accounts.test_accounts` is true in a shop that is open to others: whoever has the \
+                 operator's token makes buyers at will; remove it for real buyers",
             );
         }
         if self.accounts.otp_delivery == super::OtpDelivery::Echo {
-            let at = table.value_at(&["accounts", "otp_delivery"]);
-            table.warn(
-                at.unwrap_or(table.start()),
-                "`accounts.otp_delivery` is \"echo\" on a listener that is not on loopback: whoever \
-                 asks for a number's code is told it; use \"webhook\" for real buyers",
+            warn(
+                &["accounts", "otp_delivery"],
+                "`accounts.otp_delivery` is \"echo\" in a shop that is open to others: whoever asks for \
+                 a number's code is told it; use \"webhook\" for real buyers",
             );
         }
     }

@@ -44,8 +44,6 @@ async fn other_content_under_the_same_key_is_an_error_and_changes_nothing() {
         released(2, 2, 2),
         dearer,
         doubled,
-        reserved_again(3, 2, "demo:p"),
-        reserved_again(3, 9, "demo:p"),
     ];
     for event in wrong {
         let result = ledger
@@ -57,13 +55,31 @@ async fn other_content_under_the_same_key_is_an_error_and_changes_nothing() {
         );
         assert!(ledger.order(order(9)).await.unwrap().is_none());
     }
-    // A release of an order that was never written breaks a constraint of the schema.
-    let result = ledger.write_events(&[released(3, 8, 2)], NOW).await;
-    assert!(
-        matches!(&result, Err(error) if !error.is_outage()),
-        "{result:?}"
-    );
+    // What belongs to an order that was never written breaks a constraint of the schema.
+    for event in [released(3, 8, 2), reserved_again(3, 9, "demo:p")] {
+        let result = ledger.write_events(&[event], NOW).await;
+        assert!(
+            matches!(&result, Err(error) if error.is_poison()),
+            "{result:?}"
+        );
+    }
     assert_eq!(shop(&ledger).await, (98, 2));
+}
+
+#[tokio::test]
+async fn units_reserved_again_for_a_payment_that_was_settled_otherwise_go_back() {
+    let (_dir, ledger) = open().await;
+    let batch = [
+        published(50),
+        reserved(2, 5, 2),
+        reserved_again(3, 2, "demo:p"),
+    ];
+    ledger.write_events(&batch, NOW).await.unwrap();
+    let order = ledger.order(order(2)).await.unwrap().unwrap();
+    assert_eq!(order.state, State::Written);
+    let pending = ledger.pending_releases_of(order.id).await.unwrap();
+    assert_eq!(pending.len(), 1);
+    assert_eq!(pending[0].number, ReservationNumber(3));
 }
 
 #[tokio::test]

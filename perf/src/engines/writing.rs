@@ -1,0 +1,76 @@
+//! Order events into the SQLite ledger, as the order writer writes them.
+
+use std::path::Path;
+use std::time::Instant;
+
+use backend::Ledger;
+use engine::{Change, Clock as _, Event, Reservation, SystemClock};
+use lua_free_rules::config::CatalogItem;
+use lua_free_rules::units::{
+    BuyerId, Generation, ItemId, Millis, Money, OrderId, PromoId, ReservationNumber, Sequence,
+    Timestamp,
+};
+
+use super::Failure;
+
+/// Orders a second: `orders` of them in transactions of `batch`.
+pub async fn rate(folder: &Path, orders: usize, batch: usize) -> Result<f64, Failure> {
+    let directory = tempfile::tempdir_in(folder)?;
+    let ledger = Ledger::open(&directory.path().join("ledger.db")).await?;
+    let (now, units) = (SystemClock.now(), u32::try_from(orders)?);
+    let price = Money::from_minor(9_900).unwrap_or_default();
+    let item = CatalogItem {
+        id: ItemId(1),
+        title: "Sneakers".to_owned(),
+        price,
+        stock: units,
+        description: String::new(),
+        img_url: String::new(),
+    };
+    ledger.seed(&[item]).await?;
+    let published = event(1, now, Change::Published { stock: units });
+    ledger.write_events(&[published], now).await?;
+    let events: Vec<Event> = (1..=i64::from(units))
+        .map(|number| event(number + 1, now, reserved(number, now, price)))
+        .collect();
+    let begun = Instant::now();
+    for some in events.chunks(batch.max(1)) {
+        ledger.write_events(some, now).await?;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let left = ledger.item(ItemId(1)).await?.map_or(1, |item| item.stock);
+    ledger.close().await;
+    if left != 0 {
+        return Err(format!("{left} units are left: not every order was written").into());
+    }
+    Ok(orders as f64 / seconds)
+}
+
+const fn event(sequence: i64, at: Timestamp, change: Change) -> Event {
+    Event {
+        promo: PromoId(1),
+        generation: Generation(1),
+        sequence: Sequence(sequence),
+        at,
+        change,
+    }
+}
+
+fn reserved(number: i64, made_at: Timestamp, price: Money) -> Change {
+    let number_in_promo = ReservationNumber(number);
+    Change::Reserved(Reservation {
+        order: OrderId {
+            promo: PromoId(1),
+            generation: Generation(1),
+            number: number_in_promo,
+        },
+        number: number_in_promo,
+        buyer: BuyerId(number),
+        item: ItemId(1),
+        amount: 1,
+        price,
+        made_at,
+        pay_within: Millis::seconds(900),
+        sequence: Sequence(number + 1),
+    })
+}
