@@ -12,6 +12,9 @@ use crate::audit::{AuditedTerms, PromoAudit};
 use crate::ledger::{Movement, PastOrder, Steering};
 
 const START: i64 = 1_000_000;
+/// A change: when, by how many units, and the order's number and buyer.
+type Changed = (i64, i64, Option<(i64, i64)>);
+
 /// A line: buyer, step, when it was sent, and the other fields.
 type Told = (i64, &'static str, i64, serde_json::Value);
 
@@ -27,7 +30,7 @@ fn id(number: i64) -> OrderId {
 }
 
 /// A sale, with what happened in it.
-fn past(changes: &[(i64, i64, Option<(i64, i64)>)]) -> Past {
+fn past(changes: &[Changed]) -> Past {
     let supply = Movement {
         generation: Generation(1),
         sequence: Sequence(1),
