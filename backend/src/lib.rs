@@ -47,6 +47,8 @@ pub mod publishing;
 mod reserve;
 pub mod server;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod sweeper;
 pub mod writer;
 

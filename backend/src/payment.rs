@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use engine::{Clock as _, EngineError, SharedEngine, SystemClock};
+use engine::{Clock, EngineError, SharedEngine, SystemClock};
 use hmac::Mac as _;
 use http::HeaderMap;
 use lua_free_rules::fields::Fields;
 use lua_free_rules::refusal::Refusal;
-use lua_free_rules::units::{Money, OrderId};
+use lua_free_rules::units::{Money, OrderId, Timestamp};
 
 use crate::error::Result;
 use crate::ledger::{LatePayment, Ledger, Order, Payment, PaymentState};
@@ -138,6 +138,7 @@ pub struct Payments {
     engine: SharedEngine,
     ledger: Ledger,
     metrics: Metrics,
+    clock: Arc<dyn Clock>,
 }
 
 impl Payments {
@@ -153,7 +154,14 @@ impl Payments {
             engine,
             ledger,
             metrics,
+            clock: Arc::new(SystemClock),
         }
+    }
+
+    /// The same, under another clock.
+    #[must_use]
+    pub fn under(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// The provider of that name.
@@ -175,7 +183,7 @@ impl Payments {
         let reference = format!("{}:{}", provider.name(), notice.payment);
         let payment = self
             .ledger
-            .receive_payment(&reference, notice.order, notice.amount, SystemClock.now())
+            .receive_payment(&reference, notice.order, notice.amount, self.clock.now())
             .await?;
         if payment.state != PaymentState::Late {
             self.metrics.payment(payment.state.name());
@@ -185,12 +193,19 @@ impl Payments {
             reference: reference.clone(),
             order: notice.order,
         };
-        if let Err(error) = settle_late(&self.engine, &self.ledger, &self.metrics, &late).await {
+        let settled = settle_late(
+            &self.engine,
+            &self.ledger,
+            &self.metrics,
+            &late,
+            self.clock.now(),
+        );
+        if let Err(error) = settled.await {
             tracing::warn!(order = %notice.order, %error, "a late payment is left to the sweeper");
         }
         // Recording it again tells what became of it.
         self.ledger
-            .receive_payment(&reference, notice.order, notice.amount, SystemClock.now())
+            .receive_payment(&reference, notice.order, notice.amount, self.clock.now())
             .await
     }
 }
@@ -205,6 +220,7 @@ pub async fn settle_late(
     ledger: &Ledger,
     metrics: &Metrics,
     late: &LatePayment,
+    now: Timestamp,
 ) -> Result<()> {
     // The order holds nothing until the release of its last reservation is applied.
     for release in ledger.pending_releases_of(late.order).await? {
@@ -213,19 +229,15 @@ pub async fn settle_late(
     match engine.reserve_again(late.order, &late.reference).await {
         Ok(_) => {
             metrics.payment("reserved_again");
-            ledger
-                .note_late_try(&late.reference, SystemClock.now())
-                .await
+            ledger.note_late_try(&late.reference, now).await
         }
         Err(EngineError::Refused(Refusal::NotAllowed | Refusal::Overloaded)) => {
-            ledger
-                .note_late_try(&late.reference, SystemClock.now())
-                .await
+            ledger.note_late_try(&late.reference, now).await
         }
         Err(EngineError::Refused(refusal)) => {
             tracing::info!(order = %late.order, %refusal, "a late payment is to be refunded");
             metrics.payment(PaymentState::RefundDue.name());
-            ledger.refuse_late(late, SystemClock.now()).await
+            ledger.refuse_late(late, now).await
         }
         Err(error) => Err(error.into()),
     }

@@ -1,7 +1,9 @@
 //! From a request to create an order to a reservation: the token checked, the rules asked, a turn
 //! waited for, then one step of the engine.
 
-use engine::{Clock as _, Reserve, Reserved, SharedEngine, SystemClock};
+use std::sync::Arc;
+
+use engine::{Clock, Reserve, Reserved, SharedEngine};
 use lua_free_rules::admission::{OrderFacts, may_order};
 use lua_free_rules::keys::KeyRing;
 use lua_free_rules::limit::{Arrival, Verdict};
@@ -21,6 +23,8 @@ pub struct Reservations {
     pub keys: KeyRing,
     /// How long after its token's expiry an order may be submitted again.
     pub resubmit_for: Millis,
+    /// Tells whether a token has expired.
+    pub clock: Arc<dyn Clock>,
     /// How many are made at once, and how many wait.
     pub bound: Bounded,
 }
@@ -32,7 +36,7 @@ impl Reservations {
     /// What the rules or the engine refuse; [`lua_free_rules::refusal::Refusal::Overloaded`] if too
     /// many wait.
     pub async fn make(&self, session: Session, purchase: &Purchase) -> Result<Reserved> {
-        let now = SystemClock.now();
+        let now = self.clock.now();
         let access = may_order(&OrderFacts {
             session: Some(session),
             // The edge holds the rates.

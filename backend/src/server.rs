@@ -242,6 +242,7 @@ impl Parts {
                 engine: self.engine.clone(),
                 keys: self.settings.keys.clone(),
                 resubmit_for: orders.resubmit_for,
+                clock: Arc::new(SystemClock),
                 bound: Bounded::new(orders.in_flight_max, orders.waiting_max),
             },
             metrics: self.metrics.clone(),

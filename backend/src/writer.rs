@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Clock as _, Event, OrderStream, StreamEntry, SystemClock};
+use engine::{Clock, Event, OrderStream, StreamEntry, SystemClock};
 use tokio::sync::watch;
 
 use crate::error::{BackendError, Result};
@@ -24,6 +24,7 @@ pub struct OrderWriter {
     stream: Arc<dyn OrderStream>,
     ledger: Ledger,
     metrics: Metrics,
+    clock: Arc<dyn Clock>,
     batch_max: usize,
 }
 
@@ -42,8 +43,15 @@ impl OrderWriter {
             stream,
             ledger,
             metrics,
+            clock: Arc::new(SystemClock),
             batch_max: batch_max.max(1),
         }
+    }
+
+    /// The same, under another clock.
+    #[must_use]
+    pub fn under(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// Writes until `stop` says true, then what is still in the stream. Drop the future to give up
@@ -144,7 +152,7 @@ impl OrderWriter {
     async fn write(&self, batch: &[Readable]) -> Result<()> {
         let began = Instant::now();
         let events: Vec<Event> = batch.iter().map(|(_, event)| event.clone()).collect();
-        let written = self.ledger.write_events(&events, SystemClock.now()).await?;
+        let written = self.ledger.write_events(&events, self.clock.now()).await?;
         self.metrics.batch(began.elapsed());
         self.metrics.events("written", written.new);
         self.metrics.events("repeated", written.repeated);

@@ -31,20 +31,21 @@ pub struct TokenFacts<'a> {
 /// What becomes of a request for a challenge or an access token before its answer is looked at.
 ///
 /// # Errors
-/// The first refusal that applies: session, rate, promo, phase, sold out.
+/// The first refusal that applies: session, rate, staleness, promo, phase, sold out.
 pub fn may_ask(facts: &TokenFacts<'_>) -> Result<Session, Refusal> {
     let session = facts.session.ok_or(Refusal::NotSignedIn)?;
     if let limit::Verdict::Wait { retry_after_s } = facts.rate {
         return Err(Refusal::TooManyRequests { retry_after_s });
+    }
+    // An edge that has heard nothing does not know what there is not.
+    if facts.now.ms_since(facts.heard_at) > PROMO_STALE_MS {
+        return Err(Refusal::Overloaded);
     }
     let promo = facts.promo.ok_or(Refusal::NotFound)?;
     if promo.terms.item != facts.item {
         return Err(Refusal::BadParameter(
             "the promo does not sell this item".to_owned(),
         ));
-    }
-    if facts.now.ms_since(facts.heard_at) > PROMO_STALE_MS {
-        return Err(Refusal::Overloaded);
     }
     in_window(promo, facts.now)?;
     if promo.sold_out {
@@ -200,6 +201,10 @@ mod tests {
         assert!(may_ask(&facts).is_ok());
         facts.now = facts.now.plus_ms(1);
         assert_eq!(may_ask(&facts), Err(Refusal::Overloaded));
+        facts.promo = None;
+        assert_eq!(may_ask(&facts), Err(Refusal::Overloaded));
+        facts.now = facts.heard_at;
+        assert_eq!(may_ask(&facts), Err(Refusal::NotFound));
     }
 
     #[test]

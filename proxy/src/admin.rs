@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/live` | 200 while the process runs |
-//! | `/ready` | 200 once the engine was heard, with the state of engine and order servers in JSON; else 503 |
+//! | `/ready` | 200 once the engine was heard, until stopping begins; else 503. The state, in JSON |
 //! | `/metrics` | Prometheus' text format |
 
 use std::convert::Infallible;
@@ -32,6 +32,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 #[serde(rename_all = "camelCase")]
 struct Ready<'a> {
     ready: bool,
+    /// Whether stopping has begun.
+    draining: bool,
     pages: usize,
     promos: usize,
     /// Milliseconds since the engine was heard; absent if it never was.
@@ -102,8 +104,10 @@ fn answer(edge: &Edge, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 /// Order servers that are away do not make the edge unready: it serves pages and items without them.
 fn ready(edge: &Edge) -> Response<Full<Bytes>> {
     let age_ms = promos_age_ms(edge);
+    let draining = edge.in_flight.is_draining();
     let state = Ready {
-        ready: age_ms.is_some(),
+        ready: age_ms.is_some() && !draining,
+        draining,
         pages: edge.pages.len(),
         promos: edge.promos.heard().promos.len(),
         engine_heard_ms_ago: age_ms,
@@ -130,6 +134,10 @@ fn ready(edge: &Edge) -> Response<Full<Bytes>> {
 fn metrics(edge: &Edge) -> Response<Full<Bytes>> {
     let keys = i64::try_from(edge.limits.len()).unwrap_or(i64::MAX);
     edge.metrics.limit_keys.set(keys);
+    for upstream in edge.upstreams.all() {
+        edge.metrics
+            .upstream_state(&upstream.name, upstream.is_healthy(), upstream.in_flight());
+    }
     edge.metrics
         .promos_age_ms
         .set(promos_age_ms(edge).unwrap_or(-1));

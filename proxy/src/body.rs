@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT};
 use lua_free_rules::refusal::Refusal;
-use pingora::Error;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
 /// What Pingora keeps of a body to send it again. A longer one is passed on as it arrives.
@@ -69,7 +69,7 @@ async fn read_whole(session: &mut Session, body_max: usize) -> Result<Body, Faul
     let mut whole = BytesMut::new();
     loop {
         let chunk = session.read_request_body().await;
-        let Some(chunk) = chunk.map_err(Fault::Gone)? else {
+        let Some(chunk) = chunk.map_err(broken_off)? else {
             return Ok(Body::Whole(whole.freeze()));
         };
         if whole.len() + chunk.len() > body_max {
@@ -77,6 +77,22 @@ async fn read_whole(session: &mut Session, body_max: usize) -> Result<Body, Faul
         }
         whole.extend_from_slice(&chunk);
     }
+}
+
+/// A client that has stopped sending may still be reading.
+fn broken_off(error: Box<Error>) -> Fault {
+    match error.etype() {
+        ErrorType::ConnectionClosed => {
+            Fault::Refused(Refusal::BadParameter("the body broke off".to_owned()))
+        }
+        _ => Fault::Gone(error),
+    }
+}
+
+/// Whether the client may hold its body back until it is asked for. One that gets a refusal instead
+/// may never send it.
+fn waits_for_go_ahead(session: &mut Session) -> bool {
+    session.get_header(EXPECT).is_some() && !session.is_body_done()
 }
 
 fn declared_length(session: &Session) -> Option<usize> {
@@ -87,6 +103,11 @@ fn declared_length(session: &Session) -> Option<usize> {
 
 /// Reads off a short body that was not asked for, so that the connection can serve on.
 pub(crate) async fn discard_short(session: &mut Session, body_max: usize) {
+    if waits_for_go_ahead(session) {
+        // Whether a body or a request comes next is not to be told.
+        session.set_keepalive(None);
+        return;
+    }
     if session.is_body_done() || declared_length(session).is_none_or(|length| length > body_max) {
         return;
     }
@@ -97,7 +118,7 @@ pub(crate) async fn discard_short(session: &mut Session, body_max: usize) {
 /// After the answer to a request whose body was refused: reads on for a moment, since closing a
 /// connection with unread bytes would throw the answer away before the client has read it.
 pub(crate) async fn linger(session: &mut Session) {
-    if session.is_body_done() {
+    if session.is_body_done() || waits_for_go_ahead(session) {
         return;
     }
     let _ = timeout(LINGER_FOR, async {

@@ -1,7 +1,7 @@
 //! Counts requests in flight, so that stopping ends as soon as none is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use prometheus::IntGauge;
 use tokio::sync::Notify;
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct InFlight {
     count: AtomicUsize,
+    draining: AtomicBool,
     none_left: Notify,
     gauge: IntGauge,
 }
@@ -22,6 +23,7 @@ impl InFlight {
     pub fn new(gauge: IntGauge) -> Self {
         Self {
             count: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             none_left: Notify::new(),
             gauge,
         }
@@ -32,6 +34,16 @@ impl InFlight {
         self.count.fetch_add(1, Ordering::AcqRel);
         self.gauge.inc();
         Entered(self.clone())
+    }
+
+    /// Stopping has begun: no more are wanted.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether stopping has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Returns once none is left.

@@ -29,7 +29,12 @@ const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Headers of this prefix are ours: no client may set them.
 const OURS: &str = "floodgate-";
 /// What clients write to be taken for others, beside what is replaced.
-const MASKS: [&str; 3] = ["forwarded", "x-real-ip", "x-forwarded-host"];
+const MASKS: [&str; 4] = [
+    "forwarded",
+    "x-real-ip",
+    "x-forwarded-host",
+    "x-forwarded-port",
+];
 
 /// The order server that the call has a place at.
 pub(crate) fn peer(edge: &Edge, call: &mut Call) -> Result<Box<HttpPeer>> {
@@ -62,7 +67,8 @@ pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Res
     let ours: Vec<HeaderName> = request
         .headers
         .keys()
-        .filter(|name| name.as_str().starts_with(OURS))
+        // Many servers take an underscore for a hyphen: `X_Forwarded_For` would pass as ours.
+        .filter(|name| name.as_str().starts_with(OURS) || name.as_str().contains('_'))
         .cloned()
         .collect();
     for name in &ours {
@@ -141,10 +147,10 @@ fn give_up(edge: &Edge, call: &mut Call, error: &Error) -> Option<SocketAddr> {
     edge.metrics.upstream_failure(&upstream.name);
     let unreachable = matches!(
         error.etype(),
-        ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectTimedout
+        ErrorType::ConnectRefused | ErrorType::ConnectNoRoute
     );
     if unreachable {
-        upstream.failed();
+        upstream.refused();
     }
     Some(upstream.address)
 }

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method};
 use lua_free_rules::admission::{self, OrderFacts};
 use lua_free_rules::fields::Fields;
 use lua_free_rules::limit::{Arrival, Verdict};
@@ -27,6 +28,10 @@ use crate::{challenges, client, shop, tokens};
 const URL_BYTES_MAX: usize = 4_096;
 /// The header that makes an order repeatable.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The header in which browsers tell where a request was made.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// One year: browsers that came by https once come by nothing else.
+const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -58,6 +63,7 @@ pub(crate) fn arrive(edge: &Edge, session: &Session) -> Arrived {
         refuse(&Refusal::TooLarge)
     } else {
         match routes::find(&request.method, request.uri.path()) {
+            Ok(route) if is_forged(request, route) => refuse(&Refusal::NotAllowed),
             Ok(route) => Ok(route),
             Err(NoRoute::Path) => refuse(&Refusal::NotFound),
             Err(NoRoute::Method(allow)) => Err(Answer::method_not_allowed(allow)),
@@ -110,7 +116,14 @@ async fn at_the_edge(
 ) -> Result<Answer, Refusal> {
     let query = request.uri.query();
     match kind {
-        Kind::Page => Ok(edge.pages.answer(request.uri.path(), &request.headers)),
+        Kind::Page => {
+            let page = edge.pages.answer(request.uri.path(), &request.headers);
+            Ok(if edge.config.tls.is_some() {
+                page.with(STRICT_TRANSPORT_SECURITY, HTTPS_ONLY)
+            } else {
+                page
+            })
+        }
         Kind::ItemGet => shop::item(edge, query).await,
         Kind::ItemList => shop::list(edge).await,
         Kind::PromoState => shop::promo_state(edge, query),
@@ -208,6 +221,32 @@ fn within(rate: Verdict) -> Result<(), Refusal> {
         Verdict::Pass(_) => Ok(()),
         Verdict::Wait { retry_after_s } => Err(Refusal::TooManyRequests { retry_after_s }),
     }
+}
+
+/// Whether another site made a browser send this POST. What bears its own credentials, or is signed by
+/// a payment provider, cannot be forged that way.
+fn is_forged(request: &Parts, route: &Route) -> bool {
+    let headers = &request.headers;
+    if request.method != Method::POST
+        || route.kind == Kind::Proxied(Guard::Open)
+        || client::text_of(headers, &AUTHORIZATION)
+            .is_some_and(|field| token::bearer(field).is_some())
+    {
+        return false;
+    }
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    if matches!(site, Some(b"cross-site" | b"same-site")) {
+        return true;
+    }
+    let own = request.uri.authority().map(http::uri::Authority::as_str);
+    let own = own.or_else(|| client::text_of(headers, &HOST));
+    headers.get(ORIGIN).is_some_and(|origin| {
+        let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
+        match (origin, own) {
+            (Some((_, authority)), Some(own)) => !authority.eq_ignore_ascii_case(own),
+            _ => true,
+        }
+    })
 }
 
 fn is_oversized(edge: &Edge, session: &Session) -> bool {

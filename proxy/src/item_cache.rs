@@ -73,11 +73,16 @@ impl ItemCache {
     /// [`Refusal::NotFound`]; [`Refusal::Overloaded`] if nothing is kept and no order server answers.
     pub async fn get(self: &Arc<Self>, key: Key) -> Result<Arc<Kept>, Refusal> {
         if let Some(kept) = self.kept.get(&key).await {
-            if self.is_due(&kept) {
+            let fresh = self.is_fresh(&kept);
+            let outcome = if fresh { "fresh" } else { "stale" };
+            self.source.metrics.item_lookup(outcome);
+            if !fresh && !kept.refreshing.swap(true, Ordering::AcqRel) {
+                // Whoever finds it due first refreshes it.
                 tokio::spawn(self.clone().refresh(key, kept.clone()));
             }
             return Ok(kept);
         }
+        self.source.metrics.item_lookup("miss");
         if self.absent.contains_key(&key) {
             return Err(Refusal::NotFound);
         }
@@ -86,12 +91,11 @@ impl ItemCache {
         fetched.map_err(|refusal| (*refusal).clone())
     }
 
-    /// Whether the entry is no longer fresh; if so, the caller is the one to refresh it. One that
-    /// could not be refreshed is tried again after as long as a new one would be fresh.
-    fn is_due(&self, kept: &Kept) -> bool {
+    /// One that could not be refreshed counts as fresh for as long as a new one would: then it is
+    /// tried again.
+    fn is_fresh(&self, kept: &Kept) -> bool {
         let asked = Duration::from_millis(kept.asked_ms.load(Ordering::Acquire));
-        self.born.elapsed().saturating_sub(asked) >= self.fresh
-            && !kept.refreshing.swap(true, Ordering::AcqRel)
+        self.born.elapsed().saturating_sub(asked) < self.fresh
     }
 
     async fn refresh(self: Arc<Self>, key: Key, old: Arc<Kept>) {

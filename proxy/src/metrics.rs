@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     upstream_failures: IntCounterVec,
     upstream_healthy: IntGaugeVec,
     upstream_in_flight: IntGaugeVec,
+    item_lookups: IntCounterVec,
     item_refreshes: IntCounterVec,
     tokens_issued: IntCounterVec,
     challenges_issued: IntCounterVec,
@@ -71,7 +72,8 @@ impl Metrics {
         Ok(Self {
             answers: counters(
                 "floodgate_edge_answers_total",
-                "Answers to clients; `ok`, a refusal's name, or `upstream` for those passed on.",
+                "Answers to clients; `ok`, a refusal's name, `upstream` for those passed on, \
+                 `broken_off` by an order server, or `gone` with the client.",
                 &["route", "outcome"],
             )?,
             durations,
@@ -91,11 +93,16 @@ impl Metrics {
             )?,
             upstream_healthy: gauges(
                 "floodgate_edge_upstream_healthy",
-                "1 if the order server answered its last check.",
+                "1 if the order server is in rotation.",
             )?,
             upstream_in_flight: gauges(
                 "floodgate_edge_upstream_in_flight",
-                "Requests in flight to the order server at its last check.",
+                "Requests in flight to the order server.",
+            )?,
+            item_lookups: counters(
+                "floodgate_edge_item_lookups_total",
+                "Item details looked up: `fresh`, `stale` (served while a refresh is due) or `miss`.",
+                &["outcome"],
             )?,
             item_refreshes: counters(
                 "floodgate_edge_item_refreshes_total",
@@ -150,7 +157,7 @@ impl Metrics {
         self.upstream_failures.with_label_values(&[upstream]).inc();
     }
 
-    /// What a check found.
+    /// How an order server is.
     pub fn upstream_state(&self, upstream: &str, healthy: bool, in_flight: u32) {
         let labels = &[upstream];
         self.upstream_healthy
@@ -159,6 +166,11 @@ impl Metrics {
         self.upstream_in_flight
             .with_label_values(labels)
             .set(i64::from(in_flight));
+    }
+
+    /// Item details were looked up.
+    pub fn item_lookup(&self, outcome: &str) {
+        self.item_lookups.with_label_values(&[outcome]).inc();
     }
 
     /// An order server was asked for item details.

@@ -139,6 +139,7 @@ impl Running {
     /// the latest after `grace`.
     pub async fn stop(self, grace: Duration) {
         let deadline = Instant::now() + grace;
+        self.in_flight.begin_drain();
         self.shutdown.send_replace(true);
         let drained = timeout_at(deadline, async {
             if let Err(error) = self.serving.await {

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use http::Method;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorSource, Result};
 
 use crate::answer::{self, Answer};
 use crate::call::Call;
@@ -131,6 +132,8 @@ impl ProxyHttp for Service {
 
 /// The outcome of a request whose client went away.
 const GONE: &str = "gone";
+/// The outcome of a request whose answer an order server broke off.
+const BROKEN_OFF: &str = "broken_off";
 
 impl Service {
     async fn gate(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
@@ -144,7 +147,12 @@ impl Service {
             Err(answer) => Decision::Answer(answer),
         };
         match decision {
-            Decision::Forward => Ok(false),
+            Decision::Forward => {
+                // A client may end its side after a whole POST and still read the answer.
+                let may_half_close = session.req_header().method == Method::POST;
+                session.set_abort_on_close(!may_half_close);
+                Ok(false)
+            }
             Decision::Answer(answer) => {
                 self.send(session, call, &answer).await?;
                 Ok(true)
@@ -169,7 +177,10 @@ impl Service {
         call: &mut Call,
     ) -> FailToProxy {
         call.lease = None;
-        call.outcome = GONE;
+        call.outcome = match error.esource() {
+            ErrorSource::Upstream => BROKEN_OFF,
+            _ => GONE,
+        };
         let mut status = 0;
         if let Some(refusal) = forward::refusal(session, error) {
             // Pingora closes the connection after a failure; the answer should not say otherwise.

@@ -10,6 +10,19 @@ use crate::metrics::Metrics;
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Checks in a row that an order server may fail before others are preferred: one late answer under
+/// load is no sign of death.
+const CHECKS_FAILED_MAX: u32 = 3;
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Alive,
+    /// Late, or with an answer that is none.
+    Failed,
+    /// Nobody listens.
+    Unreachable,
+}
 
 /// One order server.
 #[derive(Debug)]
@@ -17,14 +30,20 @@ pub(crate) struct Upstream {
     pub address: SocketAddr,
     /// The label in metrics.
     pub name: String,
-    /// Optimistic at the start; a failed connection or check says otherwise, a check says it is back.
-    healthy: AtomicBool,
+    /// Whether nobody listens there. Optimistic at the start; a check says that it is back.
+    unreachable: AtomicBool,
+    /// Checks failed in a row.
+    checks_failed: AtomicU32,
     in_flight: AtomicU32,
 }
 
 impl Upstream {
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        !self.is_unreachable() && self.checks_failed.load(Ordering::Relaxed) < CHECKS_FAILED_MAX
+    }
+
+    fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
     }
 
     pub fn in_flight(&self) -> u32 {
@@ -32,12 +51,27 @@ impl Upstream {
     }
 
     /// Takes it out of rotation until a check finds it alive.
-    pub fn failed(&self) {
-        self.set_healthy(false);
+    pub fn refused(&self) {
+        self.note(Check::Unreachable);
     }
 
-    fn set_healthy(&self, healthy: bool) {
-        if self.healthy.swap(healthy, Ordering::Relaxed) != healthy {
+    fn note(&self, check: Check) {
+        let was_healthy = self.is_healthy();
+        match check {
+            Check::Alive => {
+                self.unreachable.store(false, Ordering::Relaxed);
+                self.checks_failed.store(0, Ordering::Relaxed);
+            }
+            // At worst two that fail at once count as one.
+            Check::Failed => {
+                let failed = self.checks_failed.load(Ordering::Relaxed);
+                self.checks_failed
+                    .store(failed.saturating_add(1), Ordering::Relaxed);
+            }
+            Check::Unreachable => self.unreachable.store(true, Ordering::Relaxed),
+        }
+        let healthy = self.is_healthy();
+        if healthy != was_healthy {
             tracing::warn!(upstream = %self.name, healthy, "order server changed");
         }
     }
@@ -80,7 +114,8 @@ impl Upstreams {
             Arc::new(Upstream {
                 address: *address,
                 name: address.to_string(),
-                healthy: AtomicBool::new(true),
+                unreachable: AtomicBool::new(false),
+                checks_failed: AtomicU32::new(0),
                 in_flight: AtomicU32::new(0),
             })
         };
@@ -96,14 +131,18 @@ impl Upstreams {
     }
 
     /// A place at the healthy order server with the fewest requests in flight, those in `tried`
-    /// left out; `None` if none is healthy or all are full. Equals take turns.
+    /// left out; `None` if all are full. Equals take turns. Where no healthy one is left, those that
+    /// only failed checks are tried: slow is better than closed.
     pub fn lease(&self, tried: &[SocketAddr]) -> Option<Lease> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let mut candidates: Vec<(u32, &Arc<Upstream>)> = (0..self.all.len())
             .map(|step| &self.all[turn.wrapping_add(step) % self.all.len()])
-            .filter(|upstream| upstream.is_healthy() && !tried.contains(&upstream.address))
+            .filter(|upstream| !upstream.is_unreachable() && !tried.contains(&upstream.address))
             .map(|upstream| (upstream.in_flight(), upstream))
             .collect();
+        if candidates.iter().any(|(_, upstream)| upstream.is_healthy()) {
+            candidates.retain(|(_, upstream)| upstream.is_healthy());
+        }
         candidates.sort_by_key(|(in_flight, _)| *in_flight);
         candidates
             .into_iter()
@@ -121,8 +160,7 @@ impl Upstreams {
             for upstream in &self.all {
                 let (client, upstream) = (client.clone(), upstream.clone());
                 checks.spawn(async move {
-                    let healthy = is_alive(&client, upstream.address).await;
-                    upstream.set_healthy(healthy);
+                    upstream.note(check(&client, upstream.address).await);
                 });
             }
             while checks.join_next().await.is_some() {}
@@ -134,11 +172,15 @@ impl Upstreams {
 }
 
 /// Any answer that is not a server error counts: the process is there and takes requests.
-async fn is_alive(client: &reqwest::Client, address: SocketAddr) -> bool {
+async fn check(client: &reqwest::Client, address: SocketAddr) -> Check {
     let request = client
         .get(format!("http://{address}/live"))
         .timeout(CHECK_TIMEOUT);
-    matches!(request.send().await, Ok(answer) if !answer.status().is_server_error())
+    match request.send().await {
+        Ok(answer) if !answer.status().is_server_error() => Check::Alive,
+        Err(error) if error.is_connect() && !error.is_timeout() => Check::Unreachable,
+        Ok(_) | Err(_) => Check::Failed,
+    }
 }
 
 #[cfg(test)]
@@ -170,13 +212,42 @@ mod tests {
     }
 
     #[test]
+    fn late_checks_do_not_close_the_shop() {
+        let upstreams = Upstreams::new(&addresses(), 2);
+        let [slow, other] = upstreams.all() else {
+            panic!("two");
+        };
+        for _ in 1..CHECKS_FAILED_MAX {
+            slow.note(Check::Failed);
+        }
+        assert!(slow.is_healthy(), "a late check or two change nothing");
+        slow.note(Check::Failed);
+        assert!(!slow.is_healthy());
+        assert_eq!(
+            upstreams.lease(&[]).unwrap().upstream().address,
+            other.address
+        );
+        let retry = upstreams.lease(&[other.address]).unwrap();
+        assert_eq!(retry.upstream().address, slow.address, "better than nobody");
+        for _ in 0..CHECKS_FAILED_MAX {
+            other.note(Check::Failed);
+        }
+        assert!(upstreams.lease(&[]).is_some(), "all slow still serves");
+        slow.note(Check::Alive);
+        assert!(slow.is_healthy(), "one good check is enough");
+        other.refused();
+        slow.refused();
+        assert!(upstreams.lease(&[]).is_none(), "nobody listens");
+    }
+
+    #[test]
     fn neither_the_sick_nor_the_tried_are_chosen() {
         let upstreams = Upstreams::new(&addresses(), 2);
         let [first, second] = addresses();
         let lease = upstreams.lease(&[first]).unwrap();
         assert_eq!(lease.upstream().address, second);
         assert!(upstreams.lease(&[first, second]).is_none());
-        lease.upstream().failed();
+        lease.upstream().refused();
         assert_eq!(upstreams.lease(&[]).unwrap().upstream().address, first);
         assert!(Upstreams::new(&[], 2).lease(&[]).is_none());
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
 
 use crate::error::Result;
 
@@ -84,6 +84,10 @@ impl Ledger {
             SqlitePoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(WAIT_MAX)
+                .before_acquire(|connection, _| {
+                    let is_usable = is_usable(connection);
+                    Box::pin(async move { Ok(is_usable) })
+                })
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         sqlx::migrate!("src/ledger/migrations").run(&writer).await?;
@@ -91,6 +95,16 @@ impl Ledger {
             .connect_with(options.read_only(true))
             .await?;
         Ok(Self { writer, readers })
+    }
+
+    /// The ledger in a database that the caller opened: simulations keep it in memory.
+    #[cfg(test)]
+    pub(crate) async fn on(pool: SqlitePool) -> Result<Self> {
+        sqlx::migrate!("src/ledger/migrations").run(&pool).await?;
+        Ok(Self {
+            writer: pool.clone(),
+            readers: pool,
+        })
     }
 
     /// Closes every connection; what is under way is finished first.
@@ -113,4 +127,11 @@ impl Ledger {
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// Whether a connection that comes back to its pool can be used again. When the disk is full or fails,
+/// SQLite rolls the transaction back by itself, and the driver counts it as open from then on: every later
+/// one would be refused. Such a connection is closed, and another one is opened.
+pub(crate) fn is_usable(connection: &SqliteConnection) -> bool {
+    !connection.is_in_transaction()
 }

@@ -137,7 +137,7 @@ async fn two_who_settle_the_same_late_payment_do_not_lose_its_event() {
         .await
         .unwrap_err();
     give_up(second).await;
-    settle_late(&engine, &ledger, &metrics, &late)
+    settle_late(&engine, &ledger, &metrics, &late, SystemClock.now())
         .await
         .unwrap();
     ledger.refuse_late(&late, SystemClock.now()).await.unwrap();

@@ -6,6 +6,7 @@
 //! | `step` | what a step works with and returns |
 //! | `commit` | the writer: waiting requests become one transaction |
 //! | `queue` | the bounded queue in front of a thread |
+//! | `simulated` | tests only: the engine in memory, without threads |
 //! | `schema` | the file, its lock, its tables |
 //! | `promos`, `holdings`, `reservations` | the rows |
 //! | `door`, `stock`, `stream`, `sessions`, `tend` | the steps: plain functions of a transaction and `now` |
@@ -19,6 +20,8 @@ mod queue;
 mod reservations;
 mod schema;
 mod sessions;
+#[cfg(any(test, feature = "simulation"))]
+mod simulated;
 mod step;
 mod stock;
 mod stream;

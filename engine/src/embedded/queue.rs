@@ -27,8 +27,14 @@ enum Message<J> {
     Close,
 }
 
+/// What is done in place of a thread, on the caller's own.
+#[cfg(any(test, feature = "simulation"))]
+type InPlace<J> = Mutex<Box<dyn FnMut(J) + Send>>;
+
 /// The callers' end.
 pub(super) struct Queue<J> {
+    #[cfg(any(test, feature = "simulation"))]
+    in_place: Option<InPlace<J>>,
     jobs: mpsc::Sender<Message<J>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     patience: Duration,
@@ -50,10 +56,24 @@ impl<J: Send + 'static> Queue<J> {
             .name(name.to_owned())
             .spawn(move || work(Waiting(waiting)))?;
         Ok(Self {
+            #[cfg(any(test, feature = "simulation"))]
+            in_place: None,
             jobs,
             thread: Mutex::new(Some(thread)),
             patience,
         })
+    }
+
+    /// No thread: each job is done where it is asked for, before the asking goes on. So one thread
+    /// can play a whole sale, and every playing of it is the same.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn in_place(work: impl FnMut(J) + Send + 'static) -> Self {
+        Self {
+            in_place: Some(Mutex::new(Box::new(work))),
+            jobs: mpsc::channel(1).0,
+            thread: Mutex::new(None),
+            patience: Duration::ZERO,
+        }
     }
 
     /// Asks, and waits for the answer. A caller that goes away before it comes harms nothing: what
@@ -62,6 +82,14 @@ impl<J: Send + 'static> Queue<J> {
         &self,
         job: impl FnOnce(oneshot::Sender<T>) -> J,
     ) -> Result<T, Missed> {
+        #[cfg(any(test, feature = "simulation"))]
+        if let Some(work) = &self.in_place {
+            let (reply, mut answer) = oneshot::channel();
+            (work
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner))(job(reply));
+            return answer.try_recv().map_err(|_| Missed::Closed);
+        }
         let slot = match timeout(self.patience, self.jobs.reserve()).await {
             Ok(Ok(slot)) => slot,
             Ok(Err(_)) => return Err(Missed::Closed),

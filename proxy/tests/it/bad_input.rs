@@ -104,6 +104,66 @@ async fn oversized_headers_and_bodies_are_refused_before_an_order_server_hears_o
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_off_is_answered() {
+    let peer = Peer::start().await;
+    let shop = Plan::new(&[&peer]).start().await;
+    let mut wire = Wire::connect(shop.edge.listen).await;
+    wire.send("POST /user/login HTTP/1.1\r\nHost: shop\r\nContent-Length: 50\r\n\r\n{\"tel\":")
+        .await;
+    wire.end_sending().await;
+    let answer = wire.reply(false).await.unwrap();
+    assert_eq!((answer.status, answer.code()), (400, 10001));
+    assert!(wire.reply(false).await.is_none());
+    assert_eq!(peer.seen().len(), 0);
+}
+
+/// The client waits for a go-ahead; the edge must not wait for the body in turn.
+#[tokio::test]
+async fn a_refusal_comes_without_the_body_that_waits_for_a_go_ahead() {
+    let mut plan = Plan::new(&[]);
+    plan.edge.limits.read_timeout = Millis::seconds(300);
+    let shop = plan.start().await;
+    let mut wire = Wire::connect(shop.edge.listen).await;
+    wire.send(
+        "POST /nothing HTTP/1.1\r\nHost: shop\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+    )
+    .await;
+    let answer = wire.reply(false).await.unwrap();
+    assert_eq!((answer.status, answer.code()), (404, 10003));
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(wire.reply(false).await.is_none());
+}
+
+#[tokio::test]
+async fn what_another_site_makes_a_browser_send_is_refused() {
+    let peer = Peer::start().await;
+    let shop = Plan::new(&[&peer]).start().await;
+    let host = shop.edge.listen.to_string();
+    let own = format!("http://{host}");
+    let (pay, webhook) = ("/order/pay", "/payment/webhook/demo");
+    let foreign = "https://evil.example";
+    for (path, name, value, code) in [
+        (pay, "sec-fetch-site", "cross-site", 20004),
+        (pay, "sec-fetch-site", "same-site", 20004),
+        (pay, "sec-fetch-site", "same-origin", 0),
+        (pay, "origin", foreign, 20004),
+        (pay, "origin", "null", 20004),
+        (pay, "origin", own.as_str(), 0),
+        (webhook, "origin", foreign, 0),
+    ] {
+        let body = json!({"id": "7-1-1"});
+        let request = shop.post_as(1, path, &body).header(name, value);
+        assert_eq!(refusal(request).await.1, code, "{path} {name}: {value}");
+    }
+    let text = session(1).mint(&crate::harness::keys()).unwrap();
+    let bearer = shop
+        .post("/order/pay", &json!({"id": "7-1-1"}))
+        .bearer_auth(text);
+    assert_eq!(refusal(bearer.header("origin", foreign)).await.1, 0);
+    assert_eq!(peer.seen().len(), 4);
+}
+
+#[tokio::test]
 async fn bad_framing_is_400() {
     let shop = Plan::new(&[]).start().await;
     for head in [

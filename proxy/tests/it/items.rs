@@ -41,6 +41,11 @@ async fn a_stale_item_is_served_while_its_refresh_runs_or_fails() {
         assert_eq!(title().await, "Sneakers");
     }
     assert_eq!(peer.count(PATH), 2, "one refresh at a time");
+    let metrics = shop.metrics().await;
+    for counted in ["{outcome=\"miss\"} 1", "{outcome=\"stale\"} 21"] {
+        let line = format!("floodgate_edge_item_lookups_total{counted}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
     peer.set(Mode::Fail);
     peer.release(1);
     until(async || {

@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::harness::{
     ITEM, NOW, OPERATOR, PROMO, Plan, access, cookie, keys, other_keys, refusal, session,
 };
-use crate::peer::Peer;
+use crate::peer::{Mode, Peer};
+use crate::wire::Wire;
 
 #[tokio::test]
 async fn an_admitted_order_arrives_unchanged_with_the_clients_address() {
@@ -24,6 +25,8 @@ async fn an_admitted_order_arrives_unchanged_with_the_clients_address() {
         .header("content-type", "application/x-www-form-urlencoded")
         .header("idempotency-key", "k-1")
         .header("x-forwarded-for", "198.51.100.1")
+        .header("x_forwarded_for", "198.51.100.1")
+        .header("x-forwarded-port", "1")
         .header("floodgate-sold-out", "7;1;99;1")
         .header("floodgate-else", "x")
         .body(sent.clone())
@@ -37,6 +40,8 @@ async fn an_admitted_order_arrives_unchanged_with_the_clients_address() {
     let headers = &seen[0].headers;
     assert_eq!(headers["idempotency-key"], "k-1");
     assert_eq!(headers["x-forwarded-for"], "127.0.0.1");
+    assert!(!headers.contains_key("x_forwarded_for"));
+    assert!(!headers.contains_key("x-forwarded-port"));
     assert_eq!(headers["x-forwarded-proto"], "http");
     assert!(
         headers
@@ -107,6 +112,30 @@ async fn what_is_refused_never_reaches_an_order_server() {
             .await
             .contains("floodgate_edge_upstream_requests_total{")
     );
+}
+
+#[tokio::test]
+async fn an_order_of_a_client_that_has_ended_its_side_is_answered() {
+    let peer = Peer::start().await;
+    let shop = Plan::new(&[&peer]).start().await;
+    peer.set(Mode::Hold);
+    let token = access(1).mint(&keys()).unwrap();
+    let body = json!({"itemId": ITEM, "promoId": PROMO, "token": token}).to_string();
+    let mut wire = Wire::connect(shop.edge.listen).await;
+    let (cookie, length) = (cookie(session(1)), body.len());
+    wire.send(format!(
+        "POST /order/create HTTP/1.1\r\nHost: shop\r\nCookie: {cookie}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    ))
+    .await;
+    wire.end_sending().await;
+    peer.arrived().await;
+    let metrics = shop.metrics().await;
+    let upstream = peer.address;
+    let busy = format!("floodgate_edge_upstream_in_flight{{upstream=\"{upstream}\"}} 1");
+    assert!(metrics.contains(&busy), "{metrics}");
+    peer.release(1);
+    assert_eq!(wire.reply(false).await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -21,13 +21,20 @@ async fn a_request_in_flight_is_finished_and_idle_connections_are_closed() {
     let token = access(1).mint(&keys()).unwrap();
     let order = tokio::spawn(shop.order(1, &token).send());
     peer.arrived().await;
-    let listen = shop.edge.listen;
+    let (listen, admin) = (shop.edge.listen, shop.edge.admin);
     let stopping = tokio::spawn(shop.edge.stop(GRACE));
     assert!(
         idle.reply(false).await.is_none(),
         "idle connections are closed"
     );
     assert!(!stopping.is_finished());
+    let ready = reqwest::get(format!("http://{admin}/ready")).await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let ready: serde_json::Value = ready.json().await.unwrap();
+    assert_eq!(
+        (&ready["ready"], &ready["draining"]),
+        (&false.into(), &true.into())
+    );
     peer.release(1);
     assert_eq!(order.await.unwrap().unwrap().status(), StatusCode::OK);
     stopping.await.unwrap();

@@ -90,6 +90,8 @@ async fn tls_speaks_both_versions_and_marks_cookies_secure() {
         let (is_h2, answer) = Asked::get("/").of(&shop, alpn).await;
         assert_eq!((is_h2, answer.status.as_u16()), (h2, 200));
         assert!(answer.headers.contains_key("etag"));
+        let https_only = &answer.headers["strict-transport-security"];
+        assert_eq!(https_only, "max-age=31536000");
     }
     let picture = Asked::get("/order/generateverifycode?promoId=7");
     let (_, picture) = picture.of(&shop, ALPN::H2).await;

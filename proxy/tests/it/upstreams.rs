@@ -3,6 +3,8 @@
 use lua_free_rules::units::PromoId;
 use reqwest::StatusCode;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::harness::{Plan, access, cookie, data, keys, refusal, session, until};
 use crate::peer::{Mode, Peer};
@@ -28,6 +30,28 @@ async fn an_order_that_is_cut_off_goes_to_another_order_server() {
     for _ in 0..4 {
         assert_eq!(refusal(read()).await.1, 0);
     }
+}
+
+/// The client is still there: the order server is to blame, and the metric says so.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_booked_as_a_client_that_went_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut plan = Plan::new(&[]);
+    plan.upstreams.push(listener.local_addr().unwrap());
+    let _server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4_096];
+            let _ = stream.read(&mut request).await;
+            let part = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
+            let _ = stream.write_all(part).await;
+        }
+    });
+    let shop = plan.start().await;
+    let list = shop.get("/order/list").header("cookie", cookie(session(1)));
+    assert!(list.send().await.unwrap().bytes().await.is_err());
+    let booked = "floodgate_edge_answers_total{outcome=\"broken_off\",route=\"order_list\"} 1";
+    until(async || shop.metrics().await.contains(booked)).await;
 }
 
 #[tokio::test]

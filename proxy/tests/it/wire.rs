@@ -43,6 +43,11 @@ impl Wire {
         self.0.write_all(bytes.as_ref()).await.is_ok()
     }
 
+    /// Ends this side: nothing more will be sent, but answers are still read.
+    pub async fn end_sending(&mut self) {
+        self.0.shutdown().await.unwrap();
+    }
+
     /// Sends a request without a body and reads the answer.
     pub async fn ask(&mut self, line: &str) -> Reply {
         self.send(format!("{line} HTTP/1.1\r\nHost: shop\r\n\r\n"))

@@ -115,3 +115,18 @@ async fn a_gap_is_told_by_the_first_missing_number() {
     assert_eq!(missing(4).await, None);
     assert_eq!(missing(5).await, Some(Sequence(5)));
 }
+
+#[tokio::test]
+async fn a_commit_that_the_disk_refuses_spoils_no_later_one() {
+    let (_dir, ledger) = open().await;
+    let mut refused = false;
+    let mut connection = ledger.writer.acquire().await.unwrap();
+    let mut handle = connection.lock_handle().await.unwrap();
+    handle.set_commit_hook(move || std::mem::replace(&mut refused, true));
+    drop(handle);
+    drop(connection);
+    let events = [published(50), reserved(2, 5, 1)];
+    ledger.write_events(&events, NOW).await.unwrap_err();
+    let written = ledger.write_events(&events, NOW).await.unwrap();
+    assert_eq!((written.new, written.repeated), (2, 0));
+}
