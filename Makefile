@@ -1,7 +1,7 @@
 # Two commands are all the set-up there is: `make run` and `make test`. Both install what is
 # missing on a Debian machine first.
 
-.PHONY: run test check-style build-tools test-tools clean
+.PHONY: run test crowd check-style build-tools test-tools clean
 
 # The whole shop on this machine: http://127.0.0.1:8080
 run: build-tools
@@ -10,6 +10,13 @@ run: build-tools
 # Everything that is promised, tested here: rules, engine, edge, order servers, pages in a browser.
 test: test-tools check-style
 	cargo test --workspace --locked
+
+# A crowd against a fresh shop, then its audit with the crowd's history. CROWD holds arguments of
+# `perf crowd`, STOCK the units: make crowd CROWD="--buyers 50000 --within 20s" STOCK=2000
+CROWD ?=
+crowd: build-tools
+	cargo build --release --locked -p floodgate -p floodgate-perf
+	perf/crowd.sh $(CROWD)
 
 check-style: build-tools
 	cargo fmt --all --check

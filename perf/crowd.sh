@@ -1,6 +1,7 @@
 #!/bin/sh
 # A crowd against a fresh shop: starts `floodgate run` on an empty folder, plays `perf crowd` against it
-# with the arguments given here, and stops it. STOCK and FLOODGATE, PERF (the binaries) may be set.
+# with the arguments given here, holds its history against the books, and stops it. STOCK (units) and
+# FLOODGATE, PERF (the binaries) may be set.
 #
 #   perf/crowd.sh --buyers 50000 --within 20s --out perf/runs/today     with STOCK=2000
 set -eu
@@ -39,5 +40,24 @@ until grep -q '^Ctrl-C' "$folder/out"; do
     fi
     sleep 0.1
 done
+# The history goes where the arguments have it.
+history=
+before=
+for word in "$@"; do
+    case $before in
+    --history) history=$word ;;
+    --out) history=${history:-$word/history.jsonl} ;;
+    esac
+    before=$word
+done
+if [ -z "$history" ]; then
+    history=$folder/history.jsonl
+    set -- "$@" --history "$history"
+fi
+played=0
 "$perf" crowd --url http://127.0.0.1:18080 --promo 1 --audit \
-    --operator-token-file "$folder/data/operator.token" "$@"
+    --operator-token-file "$folder/data/operator.token" "$@" || played=$?
+# 2: a promise was broken; the audit says more. Anything else: there is no whole history.
+[ "$played" -eq 0 ] || [ "$played" -eq 2 ] || exit "$played"
+"$floodgate" audit --config "$folder/config" --wait 25s --history "$history"
+exit "$played"

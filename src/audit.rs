@@ -1,17 +1,23 @@
-//! `floodgate audit`: asks the running process, or opens the files when none runs.
+//! `floodgate audit`: asks the running process, or opens the files when none runs; then holds the
+//! histories of crowds, if there are any, against the ledger.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use backend::audit::PromoAudit;
+use backend::history::{History, HistoryReport};
+use backend::ledger::Fault;
 use backend::metrics::Metrics;
 use backend::writer::OrderWriter;
 use backend::{AuditReport, Ledger};
 use engine::SystemClock;
 use engine::embedded::{Embedded, OpenError};
-use lua_free_rules::units::PromoId;
+use lua_free_rules::units::{PromoId, Timestamp};
 use reqwest::Method;
+use serde::Serialize;
 
 use crate::load::{Loaded, load};
 use crate::running::Running;
@@ -20,22 +26,88 @@ use crate::{Failure, Outcome, secrets};
 /// The longest that a running process lets its ledger catch up for.
 const ASK_WAIT_MAX: Duration = Duration::from_secs(25);
 
-pub fn audit(folder: &Path, promo: Option<i64>, json: bool, wait: Duration) -> Outcome {
+/// Both reports as one, in JSON.
+#[derive(Serialize)]
+struct Both<'a> {
+    /// Whether nothing is off in either.
+    clean: bool,
+    #[serde(flatten)]
+    books: Books<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<&'a HistoryReport>,
+}
+
+/// The audit but for its own verdict, which is part of the whole one.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Books<'a> {
+    at: Timestamp,
+    dead_letters: u64,
+    faults: &'a [Fault],
+    promos: &'a [PromoAudit],
+}
+
+pub fn audit(
+    folder: &Path,
+    promo: Option<i64>,
+    histories: &[PathBuf],
+    json: bool,
+    wait: Duration,
+) -> Outcome {
     let loaded = load(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = runtime.block_on(report(&loaded, promo.map(PromoId), wait))?;
+    // Before the audit: then its fence comes after every order that they tell of.
+    let histories = read(histories, promo)?;
+    let audit = runtime.block_on(report(&loaded, promo.map(PromoId), wait))?;
+    let history = match histories.as_slice() {
+        [] => None,
+        histories => {
+            let ledger = loaded.ledger();
+            let judging = backend::history::hold_against(histories, &audit, &ledger);
+            Some(runtime.block_on(judging)?)
+        }
+    };
+    let clean = audit.clean && history.as_ref().is_none_or(|history| history.clean);
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        let both = Both {
+            clean,
+            books: Books {
+                at: audit.at,
+                dead_letters: audit.dead_letters,
+                faults: &audit.faults,
+                promos: &audit.promos,
+            },
+            history: history.as_ref(),
+        };
+        println!("{}", serde_json::to_string_pretty(&both)?);
     } else {
-        print(&report);
+        print(&audit);
+        if let Some(history) = &history {
+            print_history(history);
+        }
     }
-    if report.clean {
+    if clean {
         Ok(())
     } else {
         Err(Failure::Unbalanced)
     }
+}
+
+fn read(paths: &[PathBuf], promo: Option<i64>) -> anyhow::Result<Vec<History>> {
+    let read = paths.iter().map(|path| {
+        let history = History::read(path)?;
+        match promo {
+            Some(promo) if promo != history.promo => bail!(
+                "{} is the history of promo {}, not of promo {promo}",
+                path.display(),
+                history.promo
+            ),
+            _ => Ok(history),
+        }
+    });
+    read.collect()
 }
 
 async fn report(
@@ -144,6 +216,50 @@ fn print(report: &AuditReport) {
             "the books balance"
         } else {
             "the books do not balance"
+        }
+    );
+}
+
+fn print_history(report: &HistoryReport) {
+    println!(
+        "history: {} requests of {} buyers; {} orders accepted, {} in the ledger ({} whose answer was lost)",
+        report.requests, report.buyers, report.accepted, report.in_ledger, report.answer_lost
+    );
+    let counts = |counts: &BTreeMap<String, u64>| {
+        let counts: Vec<_> = counts
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        if counts.is_empty() {
+            "none".to_owned()
+        } else {
+            counts.join(", ")
+        }
+    };
+    println!("  refusals judged: {}", counts(&report.refusals));
+    println!(
+        "  not to be judged from outside: {}",
+        counts(&report.not_judged)
+    );
+    if report.others > 0 {
+        println!(
+            "  {} buyers with orders are in no history: theirs are not judged, nor is a full door",
+            report.others
+        );
+    }
+    for fault in &report.faults {
+        println!("  FAULT: {}", fault.0);
+    }
+    let more = report.fault_count - report.faults.len() as u64;
+    if more > 0 {
+        println!("  FAULT: and {more} more");
+    }
+    println!(
+        "{}",
+        if report.clean {
+            "the history and the books agree"
+        } else {
+            "the history and the books do not agree"
         }
     );
 }

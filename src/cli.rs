@@ -16,8 +16,9 @@ Examples:
   floodgate check                    every error in config/, none of them started
   floodgate publish 2                opens the sale of config/promos/ that has id = 2
   floodgate audit --promo 1          proves, or refutes, that every unit is accounted for
+  floodgate audit --history h.jsonl  and that a crowd was told the truth
 
-Exit codes: 0 done, 1 failed, 2 the books do not balance (or the command line is wrong),
+Exit codes: 0 done, 1 failed, 2 the books or a history are off (or the command line is wrong),
 64 the configuration cannot be used, or another process holds the files."
 )]
 pub struct Cli {
@@ -57,10 +58,19 @@ pub enum Command {
     ///
     /// Asks the running process, and opens the files itself only when none runs. Exits with 2 and
     /// names the order or unit that is off when the books do not balance.
+    ///
+    /// With --history it also holds what a crowd was told (`perf crowd --history`) against the books:
+    /// every order that was accepted is in the ledger, once, for its buyer, key and amount; every order
+    /// of these buyers was asked for; every refusal was true at some moment between its sending and its
+    /// receipt, where an edge that answers from memory may be 5 s behind. Each line that is off is
+    /// named. Give the histories of all who bought: what a door had to refuse is only known then.
     Audit {
         /// Only this promo
         #[arg(long)]
         promo: Option<i64>,
+        /// Hold the history of a crowd, once it is complete, against the books; may be repeated
+        #[arg(long, value_name = "FILE")]
+        history: Vec<PathBuf>,
         /// Print the report as JSON
         #[arg(long)]
         json: bool,

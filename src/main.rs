@@ -22,7 +22,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Exit code of a configuration that cannot be used, and of files another process holds.
 const EXIT_CONFIG: u8 = 64;
-/// Exit code of books that do not balance.
+/// Exit code of books that do not balance, and of histories that they contradict.
 const EXIT_UNBALANCED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -31,7 +31,12 @@ fn main() -> ExitCode {
         Command::Run => run::run(&cli.config),
         Command::Check => load::check(&cli.config),
         Command::Publish { promo } => publish::publish(&cli.config, *promo),
-        Command::Audit { promo, json, wait } => audit::audit(&cli.config, *promo, *json, *wait),
+        Command::Audit {
+            promo,
+            history,
+            json,
+            wait,
+        } => audit::audit(&cli.config, *promo, history, *json, *wait),
         Command::Keygen { id, out } => keygen::keygen(id, out.as_deref()),
     };
     match outcome {

@@ -43,10 +43,28 @@ pub struct PromoAudit {
     pub generation: Generation,
     /// The fence.
     pub sequence: Sequence,
+    /// What was published; absent if the engine does not know it.
+    pub terms: Option<AuditedTerms>,
     /// Where the units are, at the fence.
     pub books: equation::Books,
     /// What is off.
     pub faults: Vec<Fault>,
+}
+
+/// The published terms that decide who is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditedTerms {
+    /// First moment at which it was sold.
+    pub starts_at: Timestamp,
+    /// First moment at which it no longer was.
+    pub ends_at: Timestamp,
+    /// Places for each unit of stock.
+    pub door: u32,
+    /// Units that one buyer may hold.
+    pub per_buyer_limit: u32,
+    /// How long an access token lives.
+    pub token_ttl_ms: i64,
 }
 
 /// Audits one promo, or all there are. `wait` bounds how long the ledger is waited for, for all of
@@ -104,6 +122,7 @@ async fn audit_generation(
         promo_id: promo,
         generation,
         sequence: Sequence(0),
+        terms: None,
         books: equation::Books::default(),
         faults: Vec::new(),
     };
@@ -130,6 +149,13 @@ async fn audit_generation(
         Err(error) => return Err(error.into()),
     };
     report.sequence = fence.sequence;
+    report.terms = Some(AuditedTerms {
+        starts_at: fence.terms.starts_at,
+        ends_at: fence.terms.ends_at,
+        door: fence.terms.door,
+        per_buyer_limit: fence.terms.per_buyer,
+        token_ttl_ms: fence.terms.token_ttl.ms(),
+    });
     if let Some((.., height)) = height.filter(|each| each.2 > fence.sequence) {
         report.faults.push(Fault(format!(
             "the ledger has change {}, the engine only {}: one of them is not of this moment",

@@ -20,6 +20,7 @@
 //! | [`sweeper`] | the expiry sweeper: ends unpaid orders, returns their units |
 //! | [`ledger`] | the SQL database; SQL lives nowhere else |
 //! | [`mod@audit`] | proves or refutes the stock equation |
+//! | [`history`] | holds what a crowd was told against the books |
 //! | [`metrics`] | every metric, by name |
 //! | [`error`] | what can go wrong, for the buyer and for the operator |
 //!
@@ -37,6 +38,7 @@ mod api;
 pub mod audit;
 mod bounded;
 pub mod error;
+pub mod history;
 pub mod ledger;
 pub mod metrics;
 pub mod payment;

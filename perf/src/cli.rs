@@ -18,10 +18,12 @@ Exit codes: 0 done, 1 failed, 2 a promise was broken: the books do not balance, 
 (or the command line is wrong)."
 )]
 pub struct Cli {
+    /// What is to be done.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// The tools.
 #[derive(Subcommand)]
 pub enum Command {
     /// Play whole buyers against a Floodgate: look, challenge, token, order, follow, pay

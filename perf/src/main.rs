@@ -1,25 +1,9 @@
-//! `perf`: the tools that measure a Floodgate and try to refute its promises.
-//!
-//! | module | what is inside |
-//! |---|---|
-//! | [`cli`] | the command line |
-//! | [`crowd`] | whole buyers, played against any address |
-//! | [`engines`] | grouped commits against one transaction each |
-//! | [`machine`] | the machine a run was made on, and how busy the tool kept it |
-//! | [`svg`] | the little of SVG that charts need |
-//!
-//! What is absent: the crowd uses nothing of the shop but its rules, so it knows it only by its answers.
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
-mod cli;
-mod crowd;
-mod engines;
-mod machine;
-mod svg;
+//! The `perf` binary: parse, match, exit.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use floodgate_perf::{cli, crowd, engines};
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {

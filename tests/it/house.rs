@@ -21,6 +21,7 @@ pub struct Plan {
     promos: Vec<String>,
     node: String,
     edge: String,
+    listen: SocketAddr,
     upstreams: Vec<SocketAddr>,
 }
 
@@ -47,8 +48,15 @@ impl Plan {
             promos: promos.to_vec(),
             node: String::new(),
             edge: String::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             upstreams: Vec::new(),
         }
+    }
+
+    /// Where buyers come in, if it must be the same address after a restart.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
     }
 
     /// Lines at the top of floodgate.toml, or whole tables for its end.
@@ -73,7 +81,12 @@ impl Plan {
         let config = folder.join("config");
         std::fs::create_dir_all(config.join("promos")).unwrap();
         let mut text = String::from("data_dir = \"../data\"\n\n[edge]\n");
-        text.push_str("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n");
+        writeln!(
+            text,
+            "listen = \"{}\"\nadmin = \"127.0.0.1:0\"",
+            self.listen
+        )
+        .unwrap();
         writeln!(
             text,
             "pages = {:?}",

@@ -6,6 +6,8 @@ mod browser;
 mod buyer;
 mod commands;
 mod crash;
+mod crowd;
+mod history;
 mod house;
 mod purchase;
 mod relay;

@@ -9,6 +9,7 @@
 //! | `payments` | payments |
 //! | `stock` | stock_movements, and what a batch of them does to the rest |
 //! | `books` | what the audit counts |
+//! | `past` | a promo's past, for holding a crowd's history against it |
 //! | `operators` | operator_log |
 
 use std::fs::Permissions;
@@ -27,6 +28,7 @@ mod books;
 mod items;
 mod operators;
 mod orders;
+mod past;
 mod payments;
 mod stock;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use books::{Books, Fault, Reached};
 pub use items::NewItem;
 pub use operators::OperatorCall;
 pub use orders::Order;
+pub use past::{Movement, Past, PastOrder, Steering};
 pub use payments::{LatePayment, Payment, PaymentState};
 pub use stock::Written;
 pub use users::{NewUser, Otp, User};

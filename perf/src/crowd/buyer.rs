@@ -280,7 +280,7 @@ impl<'a, D: Dial> Buyer<'a, D> {
 
     /// Asks until there is an answer that asking again would not change.
     pub(super) async fn insist(&mut self, call: &Call) -> Go<Data> {
-        let mut dice = Dice::new(self.plan.dice.next(), 0);
+        let mut dice = Dice::new(self.plan.dice.draw(), 0);
         let answer = self.asked(self.due, call, &mut dice).await;
         self.due = Instant::now();
         answer

@@ -12,12 +12,12 @@ impl Dice {
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut dice = Self(seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         // Neighbouring streams must not begin alike.
-        let mixed = dice.next();
+        let mixed = dice.draw();
         Self(mixed ^ stream)
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -28,12 +28,12 @@ impl Dice {
     /// A number from 0 up to, but not including, 1.
     pub fn share(&mut self) -> f64 {
         // 53 bits are what a double holds exactly.
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// A whole number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        u64::try_from((u128::from(self.next()) * u128::from(end)) >> 64).unwrap_or(0)
+        u64::try_from((u128::from(self.draw()) * u128::from(end)) >> 64).unwrap_or(0)
     }
 
     /// A length of time between nothing and `longest`.
@@ -48,7 +48,7 @@ impl Dice {
 
     /// 128 bits in hex: an idempotency key.
     pub fn key(&mut self) -> String {
-        format!("{:016x}{:016x}", self.next(), self.next())
+        format!("{:016x}{:016x}", self.draw(), self.draw())
     }
 }
 
@@ -60,10 +60,10 @@ mod tests {
     fn the_numbers_of_a_seed_never_change() {
         // The published test vector of SplitMix64.
         let mut dice = Dice(1_234_567);
-        assert_eq!(dice.next(), 6_457_827_717_110_365_317);
-        assert_eq!(dice.next(), 3_203_168_211_198_807_973);
+        assert_eq!(dice.draw(), 6_457_827_717_110_365_317);
+        assert_eq!(dice.draw(), 3_203_168_211_198_807_973);
         // And how a buyer's dice follow from seed and number.
-        assert_eq!(Dice::new(42, 7).next(), 10_300_557_502_895_582_377);
+        assert_eq!(Dice::new(42, 7).draw(), 10_300_557_502_895_582_377);
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn streams_of_one_seed_differ() {
         let firsts: std::collections::BTreeSet<_> = (0..10_000)
-            .map(|stream| Dice::new(9, stream).next())
+            .map(|stream| Dice::new(9, stream).draw())
             .collect();
         assert_eq!(firsts.len(), 10_000);
     }

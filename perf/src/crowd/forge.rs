@@ -24,7 +24,7 @@ pub struct Claims {
 /// A token with every claim right, signed with a key of the forger's own under the shop's key id.
 /// Without the library's help there is only garbage to send, which must be refused as well.
 pub fn forged(claims: Claims, dice: &mut Dice) -> String {
-    let mut bytes = || [dice.next().to_le_bytes(), dice.next().to_le_bytes()].concat();
+    let mut bytes = || [dice.draw().to_le_bytes(), dice.draw().to_le_bytes()].concat();
     let secret = [bytes(), bytes()].concat();
     let mut jti = [0; 16];
     jti.copy_from_slice(&bytes());

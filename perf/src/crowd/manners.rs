@@ -42,7 +42,7 @@ impl<D: Dial> Buyer<'_, D> {
                 return Ok(id);
             }
             Manner::DoubleClicks => {
-                let mut dice = [self.plan.dice.clone(), Dice::new(self.plan.dice.next(), 1)];
+                let mut dice = [self.plan.dice.clone(), Dice::new(self.plan.dice.draw(), 1)];
                 let [one, two] = &mut dice;
                 let due = self.due;
                 let (one, two) =

@@ -87,15 +87,24 @@ pub fn run(asked: &cli::Crowd) -> Result<bool, CrowdError> {
         );
         return Ok(true);
     }
-    let (report, tally) = runtime.block_on(perform(asked))?;
+    let report = runtime.block_on(play(asked))?;
     print!("{report}");
-    files::leave(asked, &report, &tally)?;
     if report.audit_failed.is_some() {
         return Err(CrowdError::Prepare(
             "the audit that was asked for is missing".to_owned(),
         ));
     }
     Ok(!report.is_broken())
+}
+
+/// Plays the crowd, and leaves the files that are asked for.
+///
+/// # Errors
+/// If it cannot be played, or a file cannot be written.
+pub async fn play(asked: &cli::Crowd) -> Result<Report, CrowdError> {
+    let (report, tally) = perform(asked).await?;
+    files::leave(asked, &report, &tally)?;
+    Ok(report)
 }
 
 async fn perform(asked: &cli::Crowd) -> Result<(Report, Tally), CrowdError> {

@@ -112,7 +112,7 @@ impl Think {
         // Every distribution takes one draw, so that changing it changes nothing else in the plan.
         match self {
             Self::Fixed(length) => {
-                dice.next();
+                dice.draw();
                 length
             }
             Self::Exponential(mean) => dice.exponential(mean),

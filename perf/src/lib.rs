@@ -1,0 +1,19 @@
+//! `perf`: the tools that measure a Floodgate and try to refute its promises. A library too, so that
+//! tests play the same crowd without a binary of another package.
+//!
+//! | module | what is inside |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`crowd`] | whole buyers, played against any address |
+//! | [`engines`] | grouped commits against one transaction each |
+//! | [`machine`] | the machine a run was made on, and how busy the tool kept it |
+//! | [`svg`] | the little of SVG that charts need |
+//!
+//! What is absent: the crowd uses nothing of the shop but its rules, so it knows it only by its answers.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod cli;
+pub mod crowd;
+pub mod engines;
+pub mod machine;
+pub mod svg;
