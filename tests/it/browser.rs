@@ -137,8 +137,14 @@ impl Browser {
         .await;
     }
 
-    async fn close(mut self) {
+    async fn close(self) {
         let _ = self.client.clone().close().await;
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Also when a test has failed half-way; the driver takes its browser with it.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
