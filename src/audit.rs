@@ -139,9 +139,11 @@ async fn of_files(
 ) -> anyhow::Result<AuditReport> {
     let ledger = Ledger::open(&loaded.ledger()).await?;
     let batch_max = loaded.config.node.writer.batch_max;
-    OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max)
-        .drain()
-        .await?;
+    let writer = OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max);
+    // A ledger that cannot be written now is told by the audit: it is late.
+    if let Ok(drained) = tokio::time::timeout(wait, writer.drain()).await {
+        drained?;
+    }
     let report = backend::audit(engine.as_ref(), &ledger, promo, wait).await;
     ledger.close().await;
     engine.close().await;

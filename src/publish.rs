@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use backend::metrics::Metrics;
@@ -16,6 +17,9 @@ use reqwest::Method;
 use crate::load::{Loaded, load};
 use crate::running::Running;
 use crate::{Failure, Outcome, secrets};
+
+/// How long what waits in the stream may take to be written.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 pub fn publish(folder: &Path, promo: i64) -> Outcome {
     let loaded = load(folder)?;
@@ -51,9 +55,10 @@ async fn into_files(
     ledger.seed(&loaded.config.catalog).await?;
     // What waits in the stream was sold: it is written first, as the next start would do.
     let batch_max = loaded.config.node.writer.batch_max;
-    OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max)
-        .drain()
-        .await?;
+    let writer = OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max);
+    tokio::time::timeout(DRAIN_MAX, writer.drain())
+        .await
+        .context("the ledger cannot be written now")??;
     let published = publishing::publish(engine.as_ref(), &ledger, proposal, false).await;
     ledger.close().await;
     engine.close().await;

@@ -177,6 +177,9 @@ where
     }
 }
 
+/// How long what an earlier process left in the stream is written before the shop opens; the order
+/// writer goes on with the rest.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Pause before a worker that failed is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How long closing the database may take.
@@ -255,7 +258,10 @@ impl Parts {
     /// Publishes every promo that never was. One that cannot be is told, and keeps none of the others.
     async fn publish_first(&self) -> Result<()> {
         // What an earlier process left in the stream counts as sold.
-        self.writer().drain().await?;
+        // A ledger that is away must not keep the shop window dark: its promos are then told below.
+        if let Ok(drained) = tokio::time::timeout(DRAIN_MAX, self.writer().drain()).await {
+            drained?;
+        }
         for proposal in self.proposals.iter() {
             let published =
                 publishing::publish(self.engine.as_ref(), &self.ledger, proposal, true).await;
