@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use engine::{Change, Event, Reservation, StreamEntry};
+use engine::{Change, EntryId, Event, Reservation, StreamEntry};
 use lua_free_rules::promo::Terms;
 use lua_free_rules::units::{BuyerId, PromoId};
 use rusqlite::Connection;
@@ -105,6 +105,10 @@ impl Books {
         for id in gone.into_iter().filter(|id| !left.contains(id)) {
             let event = self.in_stream.remove(&id).unwrap();
             let payload = serde_json::to_string(&event).unwrap();
+            let id = EntryId {
+                stream: 0,
+                number: id,
+            };
             self.delivered.push(StreamEntry { id, payload });
             self.left_stream.push(event);
         }

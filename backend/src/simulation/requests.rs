@@ -184,7 +184,7 @@ impl Request {
                     let entry = match entry? {
                         Asks::Door(entry) => entry,
                         Asks::Spend(attempt, refusal) => {
-                            line.spend(attempt).await?;
+                            line.spend(promo, attempt).await?;
                             return Err(refusal.into());
                         }
                     };

@@ -236,7 +236,7 @@ pub async fn accepted_orders_survive_a_crash<H: Home>() {
         .unwrap();
     let place = sale.enter(other).await.unwrap();
     let challenge = sale.challenge().await;
-    sale.engine.spend(challenge).await.unwrap();
+    sale.engine.spend(PROMO, challenge).await.unwrap();
     let before = sale.promo().await;
 
     let sale = sale.crash().await;
@@ -255,7 +255,7 @@ pub async fn accepted_orders_survive_a_crash<H: Home>() {
     assert!(again.repeated);
     assert_eq!(again.reservation, last.reservation);
     assert_eq!(sale.enter(other).await.unwrap(), place);
-    assert!(!sale.engine.spend(challenge).await.unwrap());
+    assert!(!sale.engine.spend(PROMO, challenge).await.unwrap());
     sale.check_events(1).await;
     let stored: HashSet<OrderId> = sale
         .events()

@@ -5,7 +5,7 @@ use lua_free_rules::units::{BuyerId, Generation, Millis, OrderId, ReservationNum
 
 use super::Home;
 use super::sale::{PROMO, Sale, keyed, nonce, past_use_ms, refusal, release, request};
-use crate::{Change, Control, Reserve, Reserved};
+use crate::{Change, Control, EntryId, Reserve, Reserved};
 
 /// A reservation takes units, moves the place to used, and leaves its event.
 pub async fn a_reservation_takes_units<H: Home>() {
@@ -378,7 +378,7 @@ pub async fn a_full_stream_takes_no_new_order<H: Home>() {
         .read(3, std::time::Duration::ZERO)
         .await
         .unwrap();
-    let ids: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
+    let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
     sale.engine.acknowledge(&ids[..2]).await.unwrap();
     let answer = sale.engine.reserve(request(session, access, 1)).await;
     assert_eq!(refusal(answer), Refusal::Overloaded);

@@ -11,6 +11,7 @@ use lua_free_rules::refusal::Refusal;
 use lua_free_rules::token::{Access, Session};
 use lua_free_rules::units::{Generation, OrderId, PromoId, Timestamp};
 use rusqlite::Connection;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::commit;
@@ -18,8 +19,9 @@ use super::queue::Missed;
 use super::step::{Step, StepResult};
 use super::{Cursor, Embedded, door, promos, sessions, stock, stream, tend};
 use crate::{
-    Backlog, Control, DeadLetter, Door, EngineError, Entry, OrderStream, Promos, Publish,
-    Published, Release, Reservation, Reserve, Reserved, Result, Sessions, Stock, StreamEntry,
+    Backlog, Cache, Control, DeadLetter, Door, EngineError, Entry, EntryId, Fence, Leases,
+    OrderStream, Promos, Publish, Published, Release, Reservation, Reserve, Reserved, Result,
+    Sessions, Signal, Signals, Stock, StreamEntry,
 };
 
 /// Most passes one call of the upkeep makes; the next call goes on.
@@ -105,7 +107,7 @@ impl Door for Embedded {
         self.write(move |step| door::enter(step, &entry)).await
     }
 
-    async fn spend(&self, attempt: Attempt) -> Result<bool> {
+    async fn spend(&self, _: PromoId, attempt: Attempt) -> Result<bool> {
         self.write(move |step| door::spend(step, attempt)).await
     }
 }
@@ -155,7 +157,7 @@ impl OrderStream for Embedded {
             if let Some(last) = entries.last() {
                 let mut cursor = self.cursor();
                 if *cursor == from {
-                    cursor.after = last.id;
+                    cursor.after = last.id.number;
                     return Ok(entries);
                 }
                 // Another read was faster, or the cursor was set back: look again.
@@ -182,13 +184,13 @@ impl OrderStream for Embedded {
         Ok(())
     }
 
-    async fn acknowledge(&self, ids: &[i64]) -> Result<()> {
+    async fn acknowledge(&self, ids: &[EntryId]) -> Result<()> {
         let ids = ids.to_vec();
         self.write(move |step| stream::acknowledge(step, &ids))
             .await
     }
 
-    async fn set_aside(&self, id: i64, reason: &str) -> Result<()> {
+    async fn set_aside(&self, id: EntryId, reason: &str) -> Result<()> {
         let reason = reason.to_owned();
         self.write(move |step| stream::set_aside(step, id, &reason))
             .await
@@ -201,6 +203,10 @@ impl OrderStream for Embedded {
 
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>> {
         self.query(move |db| stream::dead_letters(db, max)).await
+    }
+
+    async fn replay(&self, id: EntryId) -> Result<bool> {
+        self.write(move |step| stream::replay(step, id)).await
     }
 }
 
@@ -220,5 +226,45 @@ impl Sessions for Embedded {
     async fn sign_out(&self, session: Session) -> Result<()> {
         self.write(move |step| sessions::sign_out(step, session))
             .await
+    }
+}
+
+#[async_trait]
+impl Signals for Embedded {
+    fn listen(&self) -> broadcast::Receiver<Signal> {
+        self.committed.signals.subscribe()
+    }
+
+    async fn tell(&self, signal: Signal) -> Result<()> {
+        self.committed.tell(signal);
+        Ok(())
+    }
+}
+
+/// The file has one process, and so has every lease.
+#[async_trait]
+impl Leases for Embedded {
+    async fn lease(&self, _: &str, _: &str, _: Duration) -> Result<Option<Fence>> {
+        Ok(Some(Fence(1)))
+    }
+
+    async fn give_back(&self, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The order servers of one process ask the ledger beside them: a second memory would save nothing.
+#[async_trait]
+impl Cache for Embedded {
+    async fn recall(&self, _: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    async fn remember(&self, _: &str, _: &[u8], _: Duration) -> Result<()> {
+        Ok(())
+    }
+
+    async fn forget(&self, _: &str) -> Result<()> {
+        Ok(())
     }
 }

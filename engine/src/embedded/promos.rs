@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::step::{Step, StepError, StepResult};
 use super::stream;
-use crate::{Change, Control, Event, Publish, Published};
+use crate::{Change, Control, Event, Publish, Published, Signal};
 
 /// Buyers are told of stock that came back at most once in this time.
 const REOPEN_EVERY_MS: i64 = 1_000;
@@ -112,6 +112,7 @@ pub(super) fn publish(step: &mut Step<'_>, request: &Publish) -> StepResult<(Pub
             .execute([request.promo.0])?;
     }
     insert(step.db, &row, &request.digest)?;
+    step.level.signals.push(Signal::Promo(request.promo));
     let stock = request.terms.stock;
     change(step, &mut row, Change::Published { stock })?;
     Ok((Published::New, row.snapshot))
@@ -138,12 +139,14 @@ pub(super) fn control(
                 .into());
             };
             row.snapshot.terms.stock = stock;
+            step.level.signals.push(Signal::Promo(promo));
             change(step, &mut row, Change::Added { stock: units })?;
             return Ok(row.snapshot);
         }
     };
     if status != row.snapshot.status {
         row.snapshot.status = status;
+        step.level.signals.push(Signal::Promo(promo));
         save(step.db, &row)?;
     }
     Ok(row.snapshot)
@@ -153,6 +156,16 @@ impl Row {
     /// The number of the next change of its available stock.
     pub(super) const fn next_sequence(&self) -> Sequence {
         Sequence(self.snapshot.sequence.0 + 1)
+    }
+
+    /// What the nodes are told when it sold out or came back.
+    pub(super) const fn sold(&self) -> Signal {
+        Signal::Sold {
+            promo: self.snapshot.promo,
+            generation: self.snapshot.generation,
+            epoch: self.snapshot.sold_epoch,
+            sold_out: self.snapshot.sold_out,
+        }
     }
 
     /// Takes the next reservation number.
@@ -202,7 +215,9 @@ pub(super) fn change(step: &mut Step<'_>, row: &mut Row, change: Change) -> Step
         at: step.now,
         change,
     };
-    row.follow(step.now);
+    if row.follow(step.now) {
+        step.level.signals.push(row.sold());
+    }
     save(step.db, row)?;
     stream::append(step, &event)
 }
