@@ -112,8 +112,12 @@ pub(super) fn publish(step: &mut Step<'_>, request: &Publish) -> StepResult<(Pub
             .execute([request.promo.0])?;
     }
     insert(step.db, &row, &request.digest)?;
-    let stock = request.terms.stock;
-    change(step, &mut row, Change::Published { stock })?;
+    let published = Change::Published {
+        stock: request.terms.stock,
+        terms: Box::new(request.terms.clone()),
+        digest: request.digest.clone(),
+    };
+    change(step, &mut row, published)?;
     Ok((Published::New, row.snapshot))
 }
 
