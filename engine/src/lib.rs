@@ -291,7 +291,9 @@ pub trait Stock: Send + Sync + 'static {
     async fn reservation(&self, order: OrderId) -> Result<Option<Reservation>>;
 }
 
-/// Something that changed a promo's available stock.
+/// Something that changed a promo's available stock. The events of a promo tell everything that an
+/// engine would have to know again if it lost its memory, places and sessions excepted: the ledger
+/// keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Which promo.
@@ -314,6 +316,10 @@ pub enum Change {
     Published {
         /// How many.
         stock: u32,
+        /// All that was published.
+        terms: Box<Terms>,
+        /// The digest of the proposal.
+        digest: String,
     },
     /// Units were added.
     Added {
@@ -321,7 +327,16 @@ pub enum Change {
         stock: u32,
     },
     /// Units were reserved for a new order.
-    Reserved(Reservation),
+    Reserved {
+        /// The reservation.
+        reservation: Reservation,
+        /// The idempotency key it was made under.
+        key: String,
+        /// The digest of the request.
+        body: String,
+        /// The id of the token it was made with.
+        jti: Nonce,
+    },
     /// Units were reserved again for an order whose payment came late.
     ReservedAgain {
         /// The new reservation.
@@ -342,11 +357,30 @@ impl Change {
     /// By how many units `available` changed.
     pub fn delta(&self) -> i64 {
         match self {
-            Self::Published { stock } | Self::Added { stock } => i64::from(*stock),
-            Self::Reserved(reservation) | Self::ReservedAgain { reservation, .. } => {
+            Self::Published { stock, .. } | Self::Added { stock } => i64::from(*stock),
+            Self::Reserved { reservation, .. } | Self::ReservedAgain { reservation, .. } => {
                 -i64::from(reservation.amount)
             }
             Self::Released { amount, .. } => i64::from(*amount),
+        }
+    }
+
+    /// The first reservation of an order, if one was made.
+    pub const fn reservation(&self) -> Option<&Reservation> {
+        match self {
+            Self::Reserved { reservation, .. } => Some(reservation),
+            _ => None,
+        }
+    }
+
+    /// The order whose units moved.
+    pub const fn order(&self) -> Option<OrderId> {
+        match self {
+            Self::Published { .. } | Self::Added { .. } => None,
+            Self::Reserved { reservation, .. } | Self::ReservedAgain { reservation, .. } => {
+                Some(reservation.order)
+            }
+            Self::Released { release, .. } => Some(release.order),
         }
     }
 }

@@ -94,7 +94,9 @@ fn subject_of(
     match change {
         Change::Published { .. } => ("published", None, None, None),
         Change::Added { .. } => ("added", None, None, None),
-        Change::Reserved(made) => (
+        Change::Reserved {
+            reservation: made, ..
+        } => (
             "reserved",
             Some(made.order),
             Some(made.number),
@@ -176,10 +178,7 @@ async fn meet_same_content(tx: &mut Tx, rows: &str, events: &[Event]) -> Result<
 }
 
 fn reserved<'a>(events: impl Iterator<Item = &'a Event>) -> impl Iterator<Item = &'a Reservation> {
-    events.filter_map(|event| match &event.change {
-        Change::Reserved(made) => Some(made),
-        _ => None,
-    })
+    events.filter_map(|event| event.change.reservation())
 }
 
 /// The order as a JSON row. Its time to pay runs from `written_at`.

@@ -105,7 +105,9 @@ fn replay(events: &[Event]) -> HashSet<OrderId> {
             "{available} units"
         );
         match &event.change {
-            Change::Reserved(made) => {
+            Change::Reserved {
+                reservation: made, ..
+            } => {
                 assert!(orders.insert(made.order), "order {} came twice", made.order);
                 owners.insert(made.order, made.buyer);
                 let held = held.entry(made.buyer).or_default();
@@ -261,10 +263,7 @@ pub async fn accepted_orders_survive_a_crash<H: Home>() {
         .events()
         .await
         .into_iter()
-        .filter_map(|event| match event.change {
-            Change::Reserved(made) => Some(made.order),
-            _ => None,
-        })
+        .filter_map(|event| event.change.reservation().map(|made| made.order))
         .collect();
     assert!(
         orders

@@ -10,7 +10,10 @@ use crate::{Change, Control, EntryId, Reserve, Reserved};
 /// A reservation takes units, moves the place to used, and leaves its event.
 pub async fn a_reservation_takes_units<H: Home>() {
     let sale = Sale::<H>::open(|_| ()).await;
-    let reserved = sale.buy(1, 2).await.unwrap();
+    let session = sale.sign_in(1).await;
+    let access = sale.enter(session).await.unwrap();
+    let asked = keyed(session, access, 2, "k");
+    let reserved = sale.engine.reserve(asked.clone()).await.unwrap();
     assert!(!reserved.repeated && !reserved.sold_out);
     let made = reserved.reservation;
     assert_eq!(made.order.to_string(), "7-1-1");
@@ -35,7 +38,13 @@ pub async fn a_reservation_takes_units<H: Home>() {
     };
     assert_eq!(sale.engine.reservation(missing).await.unwrap(), None);
     let events = sale.events().await;
-    assert_eq!(events[1].change, Change::Reserved(made));
+    let told = Change::Reserved {
+        reservation: made,
+        key: asked.key,
+        body: asked.body,
+        jti: access.jti,
+    };
+    assert_eq!(events[1].change, told);
     assert_eq!(events[1].at, made.made_at);
     sale.check_events(1).await;
 }

@@ -113,8 +113,12 @@ pub(super) fn publish(step: &mut Step<'_>, request: &Publish) -> StepResult<(Pub
     }
     insert(step.db, &row, &request.digest)?;
     step.level.signals.push(Signal::Promo(request.promo));
-    let stock = request.terms.stock;
-    change(step, &mut row, Change::Published { stock })?;
+    let published = Change::Published {
+        stock: request.terms.stock,
+        terms: Box::new(request.terms.clone()),
+        digest: request.digest.clone(),
+    };
+    change(step, &mut row, published)?;
     Ok((Published::New, row.snapshot))
 }
 

@@ -61,7 +61,13 @@ pub(super) fn reserve(step: &mut Step<'_>, request: &Reserve) -> StepResult<Rese
         sequence: row.next_sequence(),
     };
     reservations::insert(step.db, &reservation, &Origin::Request(request))?;
-    promos::change(step, &mut row, Change::Reserved(reservation))?;
+    let made = Change::Reserved {
+        reservation,
+        key: request.key.clone(),
+        body: request.body.clone(),
+        jti: access.jti,
+    };
+    promos::change(step, &mut row, made)?;
     Ok(Reserved {
         reservation,
         repeated: false,
