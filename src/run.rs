@@ -95,6 +95,7 @@ fn order_settings(loaded: &Loaded) -> Outcome<backend::Settings> {
         keys: secrets::key_ring(loaded)?,
         operator_token: backend::Secret::new(secrets::operator_token(loaded)?),
         webhook_secret: backend::Secret::new(secrets::webhook_secret(loaded)?),
+        webhooks: secrets::webhooks(loaded)?,
         secure_cookies: node.edge.tls.is_some() || node.edge.behind_tls,
         catalog: loaded.config.catalog.clone(),
         promos: loaded.config.promos.clone(),

@@ -5,9 +5,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use backend::Secret;
+use backend::payment::Webhook;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lua_free_rules::config::KeyFile;
+use lua_free_rules::config::{KeyFile, PaymentProvider, SecretSource};
 use lua_free_rules::keys::{Key, KeyRing};
 
 use crate::load::Loaded;
@@ -75,6 +77,27 @@ pub fn webhook_secret(loaded: &Loaded) -> Outcome<String> {
     )
 }
 
+/// The payment providers beside the demo, with the secrets that sign their calls.
+pub fn webhooks(loaded: &Loaded) -> Outcome<Vec<Webhook>> {
+    let providers = loaded.config.node.payment.providers.iter();
+    providers
+        .map(|provider| webhook(loaded, provider))
+        .collect()
+}
+
+fn webhook(loaded: &Loaded, provider: &PaymentProvider) -> Outcome<Webhook> {
+    let sources = [Some(&provider.secret), provider.previous_secret.as_ref()];
+    let secrets = sources.into_iter().flatten().map(|source| {
+        let (text, from) = match source {
+            SecretSource::File(file) => (from_file(&loaded.path(file)), file),
+            SecretSource::Env(variable) => (from_environment(variable), variable),
+        };
+        long_enough(text, from).map(Secret::new)
+    });
+    let secrets = secrets.collect::<Outcome<Vec<_>>>()?;
+    Ok(Webhook::new(&provider.name, secrets, provider.tolerance))
+}
+
 fn secret(
     loaded: &Loaded,
     file: Option<&str>,
@@ -86,9 +109,12 @@ fn secret(
         (None, Some(name)) => from_environment(name),
         (None, None) => generated(&loaded.data_dir().join(generated_name)),
     };
+    long_enough(text, file.or(variable).unwrap_or(generated_name))
+}
+
+fn long_enough(text: anyhow::Result<String>, from: &str) -> Outcome<String> {
     let text = text.map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
     if text.len() < SECRET_CHARS_MIN {
-        let from = file.or(variable).unwrap_or(generated_name);
         let words = format!("the secret in {from} has fewer than {SECRET_CHARS_MIN} characters");
         return Err(Failure::Config(vec![words]));
     }

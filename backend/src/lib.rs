@@ -15,7 +15,7 @@
 //! | `reserve` | from a request to create an order to a reservation |
 //! | [`publishing`] | publishing a promo, and whether the shop has the units |
 //! | `promos` | the promos as the engine last told them |
-//! | [`payment`] | the payment adapter, the demo provider, late payments |
+//! | [`payment`] | the payment adapter, its providers, late payments |
 //! | [`writer`] | the order writer: from the stream to the ledger |
 //! | [`sweeper`] | the expiry sweeper: ends unpaid orders, returns their units |
 //! | [`ledger`] | the SQL database; SQL lives nowhere else |

@@ -31,7 +31,7 @@ use crate::bounded::Bounded;
 use crate::error::{BackendError, Result};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::payment::{Demo, Payments, Provider};
+use crate::payment::{Button, Demo, Payments, Provider};
 use crate::promos::Promos;
 use crate::publishing;
 use crate::reserve::Reservations;
@@ -79,6 +79,10 @@ pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> 
         if secret.is_empty() {
             return Err(BackendError::Settings(format!("the {name} is empty")));
         }
+    }
+    if let Some(open) = settings.webhooks.iter().find(|each| each.is_open()) {
+        let words = format!("the secret of payment provider `{}` is empty", open.name());
+        return Err(BackendError::Settings(words));
     }
     let metrics = Metrics::new()?;
     let admin = bind(settings.admin)?;
@@ -194,6 +198,21 @@ async fn finish(mut task: JoinHandle<()>, until: Instant) {
     }
 }
 
+/// The demo behind the button, if it is wanted, and the providers beside it.
+fn payments(
+    settings: &Settings,
+    engine: &SharedEngine,
+    ledger: &Ledger,
+    metrics: &Metrics,
+) -> Payments {
+    let demo = || Arc::new(Demo::new(settings.webhook_secret.clone())) as Arc<dyn Button>;
+    let button = settings.node.payment.demo.then(demo);
+    let webhooks = settings.webhooks.iter().cloned();
+    let others = webhooks.map(|each| Arc::new(each) as Arc<dyn Provider>);
+    let (engine, ledger) = (engine.clone(), ledger.clone());
+    Payments::new(button, others.collect(), engine, ledger, metrics.clone())
+}
+
 /// What the servers and workers of a process are made of.
 struct Parts {
     settings: Settings,
@@ -214,11 +233,7 @@ impl Parts {
         metrics: Metrics,
     ) -> Result<Self> {
         let accounts = Accounts::new(&settings.node.accounts, &settings.webhook_secret)?;
-        let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
-        if settings.node.payment.demo {
-            providers.push(Arc::new(Demo::new(settings.webhook_secret.clone())));
-        }
-        let payments = Payments::new(providers, engine.clone(), ledger.clone(), metrics.clone());
+        let payments = payments(&settings, &engine, &ledger, &metrics);
         Ok(Self {
             promos: Promos::new(engine.clone()),
             proposals: std::mem::take(&mut settings.promos).into(),

@@ -10,6 +10,8 @@ use lua_free_rules::keys::KeyRing;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use crate::payment::Webhook;
+
 /// Everything [`crate::start`] needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -27,6 +29,8 @@ pub struct Settings {
     pub operator_token: Secret,
     /// Signs the demo provider's webhook, and keys the digests of one-time codes.
     pub webhook_secret: Secret,
+    /// The payment providers beside the demo.
+    pub webhooks: Vec<Webhook>,
     /// Mark cookies Secure.
     pub secure_cookies: bool,
     /// Items to seed, where the ledger does not have them.

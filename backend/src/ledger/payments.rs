@@ -60,12 +60,13 @@ pub struct LatePayment {
 }
 
 impl Ledger {
-    /// Records a payment and, if it is in time, marks the order paid: one transaction. Recording it
-    /// again tells what became of it.
+    /// Records a payment and, if it is in time, marks the order paid: one transaction. One of another
+    /// amount than the order's total is to be refunded, and leaves the order as it is. Recording a
+    /// payment again tells what became of it.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] if the order is not written, [`Refusal::BadParameter`] if the amount is
-    /// not the order's total or the reference was used for something else.
+    /// [`Refusal::NotFound`] if the order is not written, [`Refusal::BadParameter`] if the reference
+    /// was used for another order or amount.
     pub async fn receive_payment(
         &self,
         reference: &str,
@@ -75,15 +76,14 @@ impl Ledger {
     ) -> Result<Payment> {
         let mut tx = self.begin().await?;
         let order = order_in(&mut tx, id).await?.ok_or(Refusal::NotFound)?;
-        if order.total() != amount {
-            return Err(
-                Refusal::BadParameter(format!("`amount` must be {}", order.total())).into(),
-            );
-        }
-        if let Some(state) = recorded(&mut tx, reference, id).await? {
+        if let Some(state) = recorded(&mut tx, reference, id, amount).await? {
             return Ok(Payment { state, order });
         }
-        let state = decide(&mut tx, &order, now).await?;
+        let state = if order.total() == amount {
+            decide(&mut tx, &order, now).await?
+        } else {
+            PaymentState::RefundDue
+        };
         sqlx::query(
             "INSERT INTO payments (reference, order_id, amount, state, received_at) \
              VALUES (?, ?, ?, ?, ?)",
@@ -202,17 +202,23 @@ async fn recorded(
     tx: &mut Transaction<'static, Sqlite>,
     reference: &str,
     id: OrderId,
+    amount: Money,
 ) -> Result<Option<PaymentState>> {
-    let row = sqlx::query("SELECT order_id, state FROM payments WHERE reference = ?")
+    let row = sqlx::query("SELECT order_id, amount, state FROM payments WHERE reference = ?")
         .bind(reference)
         .fetch_optional(&mut **tx)
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (order, state): (String, String) = (row.try_get("order_id")?, row.try_get("state")?);
-    if order != id.to_string() {
-        return Err(
-            Refusal::BadParameter("`paymentId` was used for another order".to_owned()).into(),
-        );
+    let is_same_amount = row.try_get::<i64, _>("amount")? == amount.minor();
+    for (is_same, what) in [
+        (order == id.to_string(), "order"),
+        (is_same_amount, "amount"),
+    ] {
+        if !is_same {
+            let words = format!("`paymentId` was used for another {what}");
+            return Err(Refusal::BadParameter(words).into());
+        }
     }
     PaymentState::from_name(&state).map(Some)
 }

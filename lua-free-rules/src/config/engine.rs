@@ -4,7 +4,7 @@ use std::fmt;
 
 use toml::de::DeValue;
 
-use super::node::{filled, path};
+use super::payment::SecretSource;
 use super::reader::{Found, Table};
 use super::source::shown;
 use super::value::Leaf;
@@ -25,10 +25,8 @@ const EXAMPLE: &str = "redis://127.0.0.1:6379";
 pub struct Engine {
     /// Its home.
     pub kind: EngineKind,
-    /// File with the password of Redis.
-    pub password_file: Option<String>,
-    /// Environment variable with the password of Redis.
-    pub password_env: Option<String>,
+    /// Where the password of Redis is.
+    pub password: Option<SecretSource>,
     /// How many replicas of Redis must have confirmed a step before it is answered.
     pub replicas: u32,
     /// What the keys in Redis begin with.
@@ -39,8 +37,7 @@ impl Default for Engine {
     fn default() -> Self {
         Self {
             kind: EngineKind::Embedded,
-            password_file: None,
-            password_env: None,
+            password: None,
             replicas: 0,
             prefix: "floodgate".to_owned(),
         }
@@ -53,26 +50,10 @@ impl Engine {
     pub(super) fn read(table: &mut Table<'_>) -> (Self, bool) {
         let default = Self::default();
         let kind = table.get::<EngineKind>("engine");
-        let password_file = path(table, "engine_password_file");
-        let password_env = filled(
-            table,
-            "engine_password_env",
-            "the name of an environment variable",
-        );
-        if let (Some(first), Some(second)) = (
-            table.key_at("engine_password_file"),
-            table.key_at("engine_password_env"),
-        ) {
-            table.error(
-                first.max(second),
-                "the engine's password has two sources: keep either `engine_password_file` or \
-                 `engine_password_env`",
-            );
-        }
+        let password = SecretSource::read(table, "engine_password_file", "engine_password_env");
         let replicas = table.number_in("engine_replicas", 0..=REPLICAS_MAX);
         let engine = Self {
-            password_file,
-            password_env,
+            password,
             replicas: replicas.map_or(default.replicas, |found| found.value),
             prefix: prefix(table).unwrap_or(default.prefix),
             kind: kind
@@ -96,10 +77,10 @@ impl Engine {
         if self.is_shared() {
             return;
         }
-        let password = |key| table.key_at(key).map(|at| (key, at));
+        let written = |key| table.key_at(key).map(|at| (key, at));
         let unused = [
-            password("engine_password_file"),
-            password("engine_password_env"),
+            written("engine_password_file"),
+            written("engine_password_env"),
             replicas
                 .filter(|found| found.value > 0)
                 .map(|found| ("engine_replicas", found.at)),
