@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::payment::Webhook;
 
-/// Everything [`crate::start`] needs.
+/// Everything [`crate::start`] and [`crate::start_order_servers`] need.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// One order server listens at each of these.
@@ -39,6 +39,19 @@ pub struct Settings {
     pub promos: Vec<config::Promo>,
     /// Publish those that never were, before the first request is taken.
     pub publish_first: bool,
+    /// Nobody else has the engine or the ledger: whether the two belong together is looked at first.
+    pub exclusive: bool,
+}
+
+/// Everything [`crate::start_writer`] needs.
+#[derive(Debug, Clone)]
+pub struct WriterSettings {
+    /// Where `/live`, `/ready` and `/metrics` are answered.
+    pub admin: SocketAddr,
+    /// The ledger's file.
+    pub database: PathBuf,
+    /// How it works.
+    pub writer: config::Writer,
 }
 
 /// Bytes that are never shown.
