@@ -36,10 +36,11 @@ use lua_free_rules::units::{
 };
 use serde::{Deserialize, Serialize};
 
+mod bounds;
 pub mod clock;
 pub mod conformance;
 pub mod embedded;
-//redis
+pub mod redis;
 
 pub use clock::{Clock, SystemClock};
 

@@ -1,6 +1,6 @@
--- Takes entries off the stream: the ledger has them. ARGV: their ids from 2 on.
+-- Takes entries off the stream: the ledger has them. ARGV: their ids.
 local gone = 0
-for i = 2, #ARGV do
+for i = 1, #ARGV do
   redis.call('XACK', base .. 's', 'writers', ARGV[i])
   if redis.call('XDEL', base .. 's', ARGV[i]) == 1 then
     gone = gone + tonumber(string.match(ARGV[i], '%-(%d+)$'))

@@ -4,7 +4,7 @@
 local PER_REQUEST = 4
 local TAKE_BACK_MAX = 16
 local CHALLENGE_KEEP_MS = 60000
-local count = (#ARGV - 1) / PER_REQUEST
+local count = #ARGV / PER_REQUEST
 local m = load_meta()
 local g = m.cur and load_generation(m.cur)
 local answers = {}
@@ -15,8 +15,8 @@ end
 
 local buyers, challenges, spent = {}, {}, {}
 for i = 0, count - 1 do
-  buyers[i + 1] = ARGV[2 + i * PER_REQUEST]
-  local id = ARGV[4 + i * PER_REQUEST]
+  buyers[i + 1] = ARGV[1 + i * PER_REQUEST]
+  local id = ARGV[3 + i * PER_REQUEST]
   if id ~= '' then challenges[#challenges + 1] = base .. 'c:' .. id end
 end
 for first = 1, #challenges, WORDS_MAX do
@@ -44,20 +44,16 @@ local function enter(buyer, jti, challenge, challenge_ends)
   if h.jti ~= '' and now < h.expires_at then return told(h) end
   local left = g.per_buyer - h.held
   if left <= 0 then return 'E|per_buyer|' end
-  local is_full = h.place == '0' and g.issued + g.used >= g.stock * g.door
+  -- Whoever has a place gets his next token on it; only a new place must be free.
+  if h.place == '0' and g.issued + g.used >= g.stock * g.door then
+    if take_back(g, holdings, TAKE_BACK_MAX) == 0 then return 'E|door_full|' end
+    is_changed = true
+  end
   if challenge ~= '' then
     local name = base .. 'c:' .. challenge
-    if is_full then
-      -- Whether a place comes free decides before the challenge does, and takes nothing from it.
-      if take_back(g, holdings, TAKE_BACK_MAX) > 0 then is_changed, is_full = true, false end
-    end
-    if is_full then return 'E|door_full|' end
     if now >= challenge_ends or spent[name] then return 'E|challenge_failed|' end
     spent[name] = true
     spend[#spend + 1] = { name, challenge_ends }
-  elseif is_full then
-    if take_back(g, holdings, TAKE_BACK_MAX) == 0 then return 'E|door_full|' end
-    is_changed = true
   end
   h = holding(holdings, buyer)
   h.jti, h.issued_at = jti, text(whole(now))
@@ -70,7 +66,7 @@ local function enter(buyer, jti, challenge, challenge_ends)
 end
 
 for i = 0, count - 1 do
-  local at = 2 + i * PER_REQUEST
+  local at = 1 + i * PER_REQUEST
   answers[i + 1] = enter(ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]))
 end
 for _, each in ipairs(spend) do

@@ -13,14 +13,13 @@
 --   s            stream of order events, its entries named <number of the last event>-<how many events>
 --   d            hash: events that were set aside
 --
--- ARGV[1] is what tests add to the clock, else 0. Nothing is written before everything was decided, so
--- a script that fails has changed nothing. Numbers that only pass through stay text: a Lua number has
--- 53 bits.
+-- Nothing is written before everything was decided, so a script that fails has changed nothing. Numbers
+-- that only pass through stay text: a Lua number has 53 bits.
 local meta_key = KEYS[1]
 local base = string.sub(meta_key, 1, -2)
 local promo = string.match(base, '{(%-?%d+)}')
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[1])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local LEEWAY_MS = 2000
 local REOPEN_EVERY_MS = 1000
 -- Longest list of words in one command; Lua's stack has a bound.
@@ -219,9 +218,3 @@ end
 local RECORD = '^(%d+)|(%-?%d+)|(%-?%d+)|(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|([01])$'
 
 local function order_words(generation, number) return '"' .. promo .. '-' .. generation .. '-' .. number .. '"' end
-
--- A reservation in JSON. Prices are written as decimals: the last two digits are cents.
-local function price_words(minor)
-  local padded = string.rep('0', math.max(0, 3 - #minor)) .. minor
-  return '"' .. string.sub(padded, 1, -3) .. '.' .. string.sub(padded, -2) .. '"'
-end

@@ -1,6 +1,6 @@
--- Tells a generation. ARGV: 2 which, or '' for the current one. Answers the time and its fields, or {}.
+-- Tells a generation. ARGV: 1 which, or '' for the current one. Answers the time and its fields, or {}.
 local m = load_meta()
-local generation = ARGV[2] == '' and m.cur or ARGV[2]
+local generation = ARGV[1] == '' and m.cur or ARGV[1]
 if not generation then return {} end
 local fields = redis.call('HMGET', base .. 'g:' .. generation, 'terms', 'stock', 'status', 'available',
   'sold_out', 'sold_epoch', 'sequence', 'issued', 'used')

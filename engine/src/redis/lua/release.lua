@@ -1,7 +1,7 @@
--- Gives the units of a reservation back. ARGV: 2 generation, 3 order number, 4 reservation number.
+-- Gives the units of a reservation back. ARGV: 1 generation, 2 order number, 3 reservation number.
 -- Answers 1 if this call did, 0 if an earlier one had, or E|not_found|.
 local m = load_meta()
-local generation, order, number = ARGV[2], ARGV[3], ARGV[4]
+local generation, order, number = ARGV[1], ARGV[2], ARGV[3]
 local kept = redis.call('HGET', base .. 'r:' .. generation, number)
 if not kept then return 'E|not_found|' end
 local first, buyer, _, amount, _, _, _, _, is_released = string.match(kept, RECORD)
@@ -32,6 +32,12 @@ if heir and heir.generation == m.cur and heir.status ~= 'closed' then
   heir.stock = heir.stock + tonumber(amount)
   change(heir, tonumber(amount), true)
   events[2] = event(heir, '{"added":{"stock":' .. amount .. '}}')
+  -- He may have as many again.
+  local there = load_holdings(heir.generation, { buyer })
+  local held = holding(there, buyer)
+  held.held = math.max(0, held.held - tonumber(amount))
+  keep_holding(there, buyer, held)
+  save_holdings(there)
   save_generation(heir)
 end
 redis.call('HSET', base .. 'r:' .. generation, number, string.sub(kept, 1, -2) .. '1')

@@ -1,16 +1,16 @@
 -- Reserves units for many requests in one step, as one entry of the stream.
--- ARGV: 2 the stream's bound; then eight words a request: buyer, generation, item, jti, expires_at of the
+-- ARGV: 1 the stream's bound; then eight words a request: buyer, generation, item, jti, expires_at of the
 -- token, amount, key and body in JSON.
 -- Answers a line for each: R|generation|number|<record>|repeated|sold out|epoch, or E|refusal|detail.
 local PER_REQUEST = 8
-local stream_max = tonumber(ARGV[2])
-local count = (#ARGV - 2) / PER_REQUEST
+local stream_max = tonumber(ARGV[1])
+local count = (#ARGV - 1) / PER_REQUEST
 local m = load_meta()
 local g = m.cur and load_generation(m.cur)
 
 local lookups, buyers = {}, {}
 for i = 0, count - 1 do
-  local at = 3 + i * PER_REQUEST
+  local at = 2 + i * PER_REQUEST
   lookups[#lookups + 1] = 'k' .. ARGV[at] .. ':' .. ARGV[at + 6]
   lookups[#lookups + 1] = 't' .. ARGV[at] .. ':' .. ARGV[at + 3]
   buyers[#buyers + 1] = ARGV[at]
@@ -63,7 +63,7 @@ end
 
 local answers = {}
 for i = 0, count - 1 do
-  local at = 3 + i * PER_REQUEST
+  local at = 2 + i * PER_REQUEST
   local buyer, generation, item, jti = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local amount, key, body = tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
   local by_key = known['k' .. buyer .. ':' .. key]

@@ -1,8 +1,8 @@
 -- Reserves again for an order whose payment came late.
--- ARGV: 2 generation, 3 order number, 4 the payment's id in JSON.
+-- ARGV: 1 generation, 2 order number, 3 the payment's id in JSON.
 -- Answers R|generation|number|<record>, or E|refusal|.
 local m = load_meta()
-local generation, order, payment = ARGV[2], ARGV[3], ARGV[4]
+local generation, order, payment = ARGV[1], ARGV[2], ARGV[3]
 local reservations = base .. 'r:' .. generation
 local kept = redis.call('HGET', reservations, order)
 if not kept or string.match(kept, '^(%d+)|') ~= order then return 'E|not_found|' end

@@ -1,6 +1,6 @@
--- Upkeep that follows the clock. ARGV: 2 most places that are taken back in one call.
+-- Upkeep that follows the clock. ARGV: 1 most places that are taken back in one call.
 -- Answers 1 if another call would find more to do.
-local max = tonumber(ARGV[2])
+local max = tonumber(ARGV[1])
 local m = load_meta()
 local more, kept = 0, {}
 for generation in string.gmatch(m.kept, '%d+') do
