@@ -10,8 +10,9 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::ledger::LedgerSettings;
+use crate::payment::Webhook;
 
-/// Everything [`crate::start`] needs.
+/// Everything [`crate::start`] and [`crate::start_order_servers`] need.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// One order server listens at each of these.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub operator_token: Secret,
     /// Signs the demo provider's webhook, and keys the digests of one-time codes.
     pub webhook_secret: Secret,
+    /// The payment providers beside the demo.
+    pub webhooks: Vec<Webhook>,
     /// Mark cookies Secure.
     pub secure_cookies: bool,
     /// Items to seed, where the ledger does not have them.
@@ -36,6 +39,19 @@ pub struct Settings {
     pub promos: Vec<config::Promo>,
     /// Publish those that never were, before the first request is taken.
     pub publish_first: bool,
+    /// Nobody else has the engine or the ledger: whether the two belong together is looked at first.
+    pub exclusive: bool,
+}
+
+/// Everything [`crate::start_writer`] needs.
+#[derive(Debug, Clone)]
+pub struct WriterSettings {
+    /// Where `/live`, `/ready` and `/metrics` are answered.
+    pub admin: SocketAddr,
+    /// The ledger's database.
+    pub ledger: LedgerSettings,
+    /// How it works.
+    pub writer: config::Writer,
 }
 
 /// Bytes that are never shown.

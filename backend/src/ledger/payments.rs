@@ -61,12 +61,13 @@ pub struct LatePayment {
 }
 
 impl Ledger {
-    /// Records a payment and, if it is in time, marks the order paid: one transaction. Recording it
-    /// again tells what became of it.
+    /// Records a payment and, if it is in time, marks the order paid: one transaction. One of another
+    /// amount than the order's total is to be refunded, and leaves the order as it is. Recording a
+    /// payment again tells what became of it.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] if the order is not written, [`Refusal::BadParameter`] if the amount is
-    /// not the order's total or the reference was used for something else.
+    /// [`Refusal::NotFound`] if the order is not written, [`Refusal::BadParameter`] if the reference
+    /// was used for another order or amount.
     pub async fn receive_payment(
         &self,
         reference: &str,
@@ -78,14 +79,14 @@ impl Ledger {
             let mut tx = self.begin().await?;
             // Its lock makes payments of one order come one after the other.
             let order = order_in(&mut tx, id).await?.ok_or(Refusal::NotFound)?;
-            if order.total() != amount {
-                let words = format!("`amount` must be {}", order.total());
-                return Err(Refusal::BadParameter(words).into());
-            }
-            if let Some(state) = recorded(&mut tx, reference, id).await? {
+            if let Some(state) = recorded(&mut tx, reference, id, amount).await? {
                 return Ok(Payment { state, order });
             }
-            let state = decide(&mut tx, &order, now).await?;
+            let state = if order.total() == amount {
+                decide(&mut tx, &order, now).await?
+            } else {
+                PaymentState::RefundDue
+            };
             tx.query(
                 "INSERT INTO payments (reference, order_id, amount, state, received_at) \
                  VALUES (?, ?, ?, ?, ?)",
@@ -204,19 +205,27 @@ async fn decide(tx: &mut Tx, order: &Order, now: Timestamp) -> Result<PaymentSta
     })
 }
 
-async fn recorded(tx: &mut Tx, reference: &str, id: OrderId) -> Result<Option<PaymentState>> {
+async fn recorded(
+    tx: &mut Tx,
+    reference: &str,
+    id: OrderId,
+    amount: Money,
+) -> Result<Option<PaymentState>> {
     let row = tx
-        .query("SELECT reference, order_id, state FROM payments WHERE reference = ?")
+        .query("SELECT reference, order_id, amount, state FROM payments WHERE reference = ?")
         .bind(reference)
         .fetch_optional()
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (order, state): (String, String) = (row.get("order_id")?, row.get("state")?);
     // To MariaDB, blanks at the end make no difference.
-    if order != id.to_string() || row.get::<String>("reference")? != reference {
-        return Err(
-            Refusal::BadParameter("`paymentId` was used for another order".to_owned()).into(),
-        );
+    let is_same_order = order == id.to_string() && row.get::<String>("reference")? == reference;
+    let is_same_amount = row.get::<i64>("amount")? == amount.minor();
+    for (is_same, what) in [(is_same_order, "order"), (is_same_amount, "amount")] {
+        if !is_same {
+            let words = format!("`paymentId` was used for another {what}");
+            return Err(Refusal::BadParameter(words).into());
+        }
     }
     PaymentState::from_name(&state).map(Some)
 }

@@ -140,7 +140,8 @@ impl House {
     pub fn payments(&self, line: &Arc<Line>) -> Payments {
         let demo = Arc::new(Demo::new(Secret::new("webhook")));
         Payments::new(
-            vec![demo],
+            Some(demo),
+            Vec::new(),
             line.clone(),
             self.ledger.clone(),
             self.metrics.clone(),

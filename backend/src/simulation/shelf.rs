@@ -158,7 +158,7 @@ fn check_releases(rows: &Connection) -> Check {
     )
 }
 
-/// An order is paid by one payment, and no paid order is without one.
+/// An order is paid by one payment of its amount, and no paid order is without one.
 fn check_payments(rows: &Connection) -> Check {
     none(
         rows,
@@ -166,6 +166,13 @@ fn check_payments(rows: &Connection) -> Check {
         "SELECT o.id || ' is ' || o.state || ', accepted payments: ' || count(p.reference) \
          FROM orders AS o LEFT JOIN payments AS p ON p.order_id = o.id AND p.state = 'accepted' \
          GROUP BY o.id HAVING count(p.reference) <> (o.state = 'paid')",
+    )?;
+    none(
+        rows,
+        Invariant::OrderSteps,
+        "SELECT p.reference || ' is ' || p.state || ', it paid ' || p.amount || ' for ' || o.id \
+         FROM payments AS p JOIN orders AS o ON o.id = p.order_id \
+         WHERE p.state <> 'refund_due' AND p.amount <> o.amount * o.unit_price",
     )
 }
 

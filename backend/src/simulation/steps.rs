@@ -232,12 +232,16 @@ impl Sale {
         self.random.pick(&self.orders[from..])
     }
 
-    /// A provider tells of a payment: in time or late, once or twice, now and then of a wrong amount.
+    /// A provider tells of a payment: in time or late, once or twice, now and then of a wrong amount, or
+    /// of another one than before.
     fn provider_tells(&mut self) {
         if self.random.chance(20)
-            && let Some(notice) = self.random.pick(&self.notices)
+            && let Some(mut notice) = self.random.pick(&self.notices)
         {
             self.tally.count("fault", "payment told twice");
+            if self.random.chance(5) {
+                notice.amount = notice.amount.times(2);
+            }
             self.send(Request::Notice(notice));
             return;
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use engine::embedded::{Embedded, Options};
 use engine::{Entry, Publish, SharedEngine, SystemClock};
+use floodgate_backend::payment::Webhook;
 use floodgate_backend::{Ledger, Running, Secret, Settings, start};
 use lua_free_rules::config::{self, CatalogItem, End, OtpDelivery, Promo, Start};
 use lua_free_rules::keys::{Key, KeyRing};
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 
 pub const OPERATOR: &str = "an operator's token";
 pub const WEBHOOK: &str = "a webhook's secret";
+/// The signed providers of the shop: the second one changes its secret over.
+pub const ACME: &str = "the secret of acme";
+pub const ROTATED: [&str; 2] = ["the secret of bank", "the secret of bank before"];
 pub const GRACE: Duration = Duration::from_secs(20);
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -85,6 +89,7 @@ pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Setting
     node.writer.sweep_every = Millis::new(20);
     Settings {
         publish_first: false,
+        exclusive: true,
         listen: vec![any, any],
         admin: any,
         node,
@@ -92,6 +97,14 @@ pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Setting
         keys,
         operator_token: Secret::new(OPERATOR),
         webhook_secret: Secret::new(WEBHOOK),
+        webhooks: vec![
+            Webhook::new("acme", vec![Secret::new(ACME)], Millis::seconds(300)),
+            Webhook::new(
+                "bank",
+                ROTATED.map(Secret::new).to_vec(),
+                Millis::seconds(60),
+            ),
+        ],
         secure_cookies: false,
         catalog: vec![CatalogItem {
             id: ItemId(3),

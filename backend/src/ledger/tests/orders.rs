@@ -78,7 +78,14 @@ async fn a_payment_is_taken_once_and_for_the_right_amount() {
     let bad = |result: &Result<Payment>| {
         matches!(result, Err(BackendError::Refused(Refusal::BadParameter(_))))
     };
-    assert!(bad(&pay("demo:1", 2, price()).await));
+    // Of another amount: the money goes back, the order can still be paid.
+    for _ in 0..2 {
+        let payment = pay("demo:0", 2, price()).await.unwrap();
+        assert_eq!(
+            (payment.state, payment.order.state),
+            (PaymentState::RefundDue, State::Written)
+        );
+    }
     for _ in 0..2 {
         let payment = pay("demo:1", 2, total).await.unwrap();
         assert_eq!(
@@ -87,6 +94,8 @@ async fn a_payment_is_taken_once_and_for_the_right_amount() {
         );
     }
     assert!(bad(&pay("demo:1", 3, total).await));
+    assert!(bad(&pay("demo:1", 2, price()).await));
+    assert!(bad(&pay("demo:0", 2, total).await));
     let second = pay("demo:2", 2, total).await.unwrap();
     assert_eq!(
         (second.state, second.order.state),
