@@ -552,7 +552,9 @@ pub trait Signals: Send + Sync + 'static {
 }
 
 /// A number that rises each time a lease passes to another holder. What a holder writes elsewhere
-/// carries it, so that one who was replaced and does not know it yet can be told.
+/// carries it, so that one who was replaced and does not know it yet can be told. It never falls, not
+/// even where the engine lost its memory: none is less than the engine's clock, in milliseconds, when the
+/// lease passed.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -562,24 +564,31 @@ pub struct Fence(pub i64);
 /// Which process does what only one may do.
 #[async_trait]
 pub trait Leases: Send + Sync + 'static {
-    /// Takes or renews the lease `name` for `holder` until `ttl` from now. `None` while another one
-    /// holds it.
+    /// Takes the lease `name` for `holder` until `ttl` from now by the engine's clock; renewed by its
+    /// holder, it keeps its fence. `None` while another one holds it. Each start of a process needs
+    /// a holder's name of its own.
     async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>>;
 
     /// Gives the lease back, if `holder` has it.
     async fn give_back(&self, name: &str, holder: &str) -> Result<()>;
 }
 
+/// For so long after a key was forgotten nothing is remembered under it.
+pub const FORGOTTEN_FOR: Duration = Duration::from_secs(2);
+
 /// What order servers remember together, for a while: copies of what the ledger holds, nothing else.
+/// A home may forget early, never late.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
     /// What is remembered under `key`.
     async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Remembers `value` under `key` for `ttl`.
+    /// Remembers `value` under `key` for `ttl`, but not within [`FORGOTTEN_FOR`] of its being
+    /// forgotten: whoever read the ledger before it changed does not bring the old copy back. So call
+    /// it only with what was read less than that time ago.
     async fn remember(&self, key: &str, value: &[u8], ttl: Duration) -> Result<()>;
 
-    /// Forgets what is under `key`.
+    /// Forgets what is under `key`, and what anyone remembers there within [`FORGOTTEN_FOR`].
     async fn forget(&self, key: &str) -> Result<()>;
 }
 

@@ -57,7 +57,7 @@ pub(crate) async fn issue(
             session,
             rate,
             promo: known,
-            heard_at: heard.at,
+            heard_ms_ago: heard.ms_ago(),
             item,
         })?;
         let known = known.ok_or(Refusal::NotFound)?;

@@ -15,6 +15,8 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::commit;
+use super::copies::Copies;
+use super::leases::{self, Lease};
 use super::queue::Missed;
 use super::step::{Step, StepResult};
 use super::{Cursor, Embedded, door, promos, sessions, stock, stream, tend};
@@ -59,6 +61,10 @@ impl Embedded {
 
     fn cursor(&self) -> MutexGuard<'_, Cursor> {
         self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -241,30 +247,47 @@ impl Signals for Embedded {
     }
 }
 
-/// The file has one process, and so has every lease.
 #[async_trait]
 impl Leases for Embedded {
-    async fn lease(&self, _: &str, _: &str, _: Duration) -> Result<Option<Fence>> {
-        Ok(Some(Fence(1)))
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>> {
+        // Held while the fence is written: of two who ask at once, one waits.
+        let mut leases = self.leases.lock().await;
+        let now = self.clock.now();
+        let fence = match leases.get(name) {
+            Some(lease) if lease.holder == holder => lease.fence,
+            Some(lease) if lease.is_live(now) => return Ok(None),
+            _ => {
+                let name = name.to_owned();
+                self.write(move |step| leases::next_fence(step, &name))
+                    .await?
+            }
+        };
+        leases.insert(name.to_owned(), Lease::new(holder, fence, now, ttl));
+        Ok(Some(fence))
     }
 
-    async fn give_back(&self, _: &str, _: &str) -> Result<()> {
+    async fn give_back(&self, name: &str, holder: &str) -> Result<()> {
+        let mut leases = self.leases.lock().await;
+        if leases.get(name).is_some_and(|lease| lease.holder == holder) {
+            leases.remove(name);
+        }
         Ok(())
     }
 }
 
-/// The order servers of one process ask the ledger beside them: a second memory would save nothing.
 #[async_trait]
 impl Cache for Embedded {
-    async fn recall(&self, _: &str) -> Result<Option<Vec<u8>>> {
-        Ok(None)
+    async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.copies().recall(key, self.clock.now()))
     }
 
-    async fn remember(&self, _: &str, _: &[u8], _: Duration) -> Result<()> {
+    async fn remember(&self, key: &str, value: &[u8], ttl: Duration) -> Result<()> {
+        self.copies().remember(key, value, self.clock.now(), ttl);
         Ok(())
     }
 
-    async fn forget(&self, _: &str) -> Result<()> {
+    async fn forget(&self, key: &str) -> Result<()> {
+        self.copies().forget(key, self.clock.now());
         Ok(())
     }
 }
