@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backend::metrics::Metrics;
+use backend::recovery::Recovery;
 use backend::writer::OrderWriter;
 use backend::{BackendError, Ledger};
 use engine::embedded::{self, Embedded};
@@ -17,6 +18,9 @@ use crate::{Failure, Outcome, secrets};
 /// How long a request may take in the engine: less than an edge waits for an order server, so that the
 /// order server is the one who answers.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Pause before it is looked again whether an engine was rebuilt.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(100);
 
 /// An engine that is open.
 pub enum Home {
@@ -130,13 +134,22 @@ impl Stores {
     /// # Errors
     /// If the stream cannot be read.
     pub async fn catch_up(&self, within: Duration) -> Result<bool, BackendError> {
-        if !self.is_alone {
-            return Ok(true);
-        }
         let (stream, ledger) = (self.engine.clone(), self.ledger.clone());
         let writer = OrderWriter::new(stream, ledger, Metrics::new()?, self.batch_max);
-        match tokio::time::timeout(within, writer.drain()).await {
-            Ok(drained) => drained.map(|()| true),
+        let (engine, ledger) = (self.engine.clone(), self.ledger.clone());
+        let recovery = Recovery::new(engine, ledger, writer.clone(), Metrics::new()?)?;
+        let caught_up = async {
+            // A Redis that was started anew, or is quite new: a writer may be at it already.
+            while self.engine.is_lost().await? && !recovery.recover().await? {
+                tokio::time::sleep(RECOVERY_PAUSE).await;
+            }
+            if self.is_alone {
+                writer.drain().await?;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(within, caught_up).await {
+            Ok(caught_up) => caught_up.map(|()| true),
             Err(_) => Ok(false),
         }
     }

@@ -19,6 +19,7 @@
 //! | [`payment`] | the payment adapter, its providers, late payments |
 //! | [`writer`] | the order writer: from the stream to the ledger |
 //! | [`dead_letters`] | what the writer set aside: shown, and put back |
+//! | [`recovery`] | an engine that lost its memory is rebuilt from the ledger |
 //! | [`sweeper`] | the expiry sweeper: ends unpaid orders, returns their units |
 //! | `workers` | both of them at work, started again when they fail |
 //! | [`ledger`] | the SQL database; SQL lives nowhere else |
@@ -50,6 +51,7 @@ pub mod payment;
 mod probes;
 mod promos;
 pub mod publishing;
+pub mod recovery;
 mod reserve;
 pub mod server;
 pub mod settings;

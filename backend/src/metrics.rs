@@ -22,6 +22,7 @@ const WRITER_RETRIES: &str = "floodgate_writer_retries_total";
 const STREAM_ENTRIES: &str = "floodgate_stream_entries";
 const STREAM_AGE: &str = "floodgate_stream_oldest_age_seconds";
 const DEAD_LETTERS: &str = "floodgate_stream_dead_letters";
+const REBUILDS: &str = "floodgate_engine_rebuilds_total";
 const SWEPT: &str = "floodgate_sweeper_orders_total";
 const PAYMENTS: &str = "floodgate_payments_total";
 
@@ -44,6 +45,7 @@ pub struct Metrics {
     stream_entries: IntGauge,
     stream_age: IntGauge,
     dead_letters: IntGauge,
+    rebuilds: prometheus::IntCounter,
     swept: IntCounterVec,
     payments: IntCounterVec,
 }
@@ -101,6 +103,14 @@ impl Metrics {
             stream_entries: gauge(STREAM_ENTRIES, "Events that wait for the ledger.")?,
             stream_age: gauge(STREAM_AGE, "Age of the oldest event that waits.")?,
             dead_letters: gauge(DEAD_LETTERS, "Events that were set aside.")?,
+            rebuilds: {
+                let rebuilds = prometheus::IntCounter::new(
+                    REBUILDS,
+                    "Times this process rebuilt an engine from the ledger.",
+                )?;
+                registry.register(Box::new(rebuilds.clone()))?;
+                rebuilds
+            },
             swept: counters(
                 SWEPT,
                 "Orders ended or released by the sweeper.",
@@ -155,6 +165,10 @@ impl Metrics {
     #[cfg(test)]
     pub(crate) fn retries(&self, outcome: &str) -> u64 {
         self.writer_retries.with_label_values(&[outcome]).get()
+    }
+
+    pub(crate) fn engine_rebuilt(&self) {
+        self.rebuilds.inc();
     }
 
     pub(crate) fn swept(&self, outcome: &str, count: usize) {

@@ -24,6 +24,7 @@ use crate::payment::{Button, Demo, Payments, Provider};
 use crate::probes;
 use crate::promos::Promos;
 use crate::publishing;
+use crate::recovery::Recovery;
 use crate::reserve::Reservations;
 use crate::settings::{Settings, WriterSettings};
 use crate::sweeper::Sweeper;
@@ -62,8 +63,8 @@ pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> 
         shop.publish_first().await?;
     }
     let mut running = serve_all(ports, &shop);
-    let (writer, sweeper) = shop.workers();
-    running.workers = Some(Workers::start(writer, sweeper));
+    let (writer, sweeper, recovery) = shop.workers()?;
+    running.workers = Some(Workers::start(writer, sweeper, recovery));
     Ok(running)
 }
 
@@ -85,9 +86,9 @@ pub async fn start_writer(settings: WriterSettings, engine: SharedEngine) -> Res
     let ports = Ports::bind(settings.admin, &[])?;
     let ledger = Ledger::open(&settings.ledger).await?;
     let metrics = Metrics::new()?;
-    let (writer, sweeper) = workers(&settings.writer, &engine, &ledger, &metrics);
+    let (writer, sweeper, recovery) = workers(&settings.writer, &engine, &ledger, &metrics)?;
     let mut running = ports.serve(&engine, &ledger, &metrics, Router::new);
-    running.workers = Some(Workers::start(writer, sweeper));
+    running.workers = Some(Workers::start(writer, sweeper, recovery));
     Ok(running)
 }
 
@@ -102,11 +103,14 @@ fn workers(
     engine: &SharedEngine,
     ledger: &Ledger,
     metrics: &Metrics,
-) -> (OrderWriter, Sweeper) {
-    let (stream, ledger, metrics) = (engine.clone(), ledger.clone(), metrics.clone());
-    let writer = OrderWriter::new(stream, ledger.clone(), metrics.clone(), settings.batch_max);
+) -> Result<(OrderWriter, Sweeper, Recovery)> {
+    let (stream, batch_max) = (engine.clone(), settings.batch_max);
+    let writer = OrderWriter::new(stream, ledger.clone(), metrics.clone(), batch_max);
     let every = settings.sweep_every.duration();
-    (writer, Sweeper::new(engine.clone(), ledger, metrics, every))
+    let sweeper = Sweeper::new(engine.clone(), ledger.clone(), metrics.clone(), every);
+    let (engine, ledger, metrics) = (engine.clone(), ledger.clone(), metrics.clone());
+    let recovery = Recovery::new(engine, ledger, writer.clone(), metrics)?;
+    Ok((writer, sweeper, recovery))
 }
 
 /// Addresses that are listened at, and not served yet: what cannot be had is known before anything else
@@ -283,8 +287,15 @@ impl Parts {
     async fn publish_first(&self) -> Result<()> {
         // What an earlier process left in the stream counts as sold.
         // A ledger that is away must not keep the shop window dark: its promos are then told below.
-        if let Ok(drained) = tokio::time::timeout(DRAIN_MAX, self.workers().0.drain()).await {
-            drained?;
+        let (writer, _, recovery) = self.workers()?;
+        let ready = async {
+            while self.engine.is_lost().await? {
+                recovery.recover().await?;
+            }
+            writer.drain().await
+        };
+        if let Ok(ready) = tokio::time::timeout(DRAIN_MAX, ready).await {
+            ready?;
         }
         for proposal in self.proposals.iter() {
             let published =
@@ -300,7 +311,7 @@ impl Parts {
         Ok(())
     }
 
-    fn workers(&self) -> (OrderWriter, Sweeper) {
+    fn workers(&self) -> Result<(OrderWriter, Sweeper, Recovery)> {
         let settings = &self.settings.node.writer;
         workers(settings, &self.engine, &self.ledger, &self.metrics)
     }

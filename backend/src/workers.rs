@@ -1,4 +1,4 @@
-//! The workers of a process: the order writer and the sweeper, started again when they fail, and stopped
+//! The workers of a process: the order writer, the sweeper, the recovery, started again when they fail, and stopped
 //! in that order in which nothing is left behind.
 
 use std::time::Duration;
@@ -7,25 +7,28 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::recovery::Recovery;
 use crate::sweeper::Sweeper;
 use crate::writer::OrderWriter;
 
 /// Pause before a worker that failed is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// Order writer and sweeper at work.
+/// Order writer, sweeper and recovery at work.
 pub(crate) struct Workers {
     stop_sweeping: watch::Sender<bool>,
     stop_writing: watch::Sender<bool>,
     sweeping: JoinHandle<()>,
     writing: JoinHandle<()>,
+    recovering: JoinHandle<()>,
 }
 
 impl Workers {
-    /// Starts both.
-    pub(crate) fn start(writer: OrderWriter, sweeper: Sweeper) -> Self {
+    /// Starts all of them.
+    pub(crate) fn start(writer: OrderWriter, sweeper: Sweeper, recovery: Recovery) -> Self {
         let (stop_sweeping, stop_writing) = (watch::channel(false).0, watch::channel(false).0);
         let (sweeper_stops, writer_stops) = (stop_sweeping.subscribe(), stop_writing.subscribe());
+        let recovery_stops = stop_sweeping.subscribe();
         Self {
             stop_sweeping,
             stop_writing,
@@ -37,10 +40,14 @@ impl Workers {
                 let (writer, stop) = (writer.clone(), writer_stops.clone());
                 async move { writer.run(stop).await }
             })),
+            recovering: tokio::spawn(supervise("recovery", RESTART_PAUSE, move || {
+                let (recovery, stop) = (recovery.clone(), recovery_stops.clone());
+                async move { recovery.run(stop).await }
+            })),
         }
     }
 
-    /// Tells the sweeper to stop.
+    /// Tells sweeper and recovery to stop.
     pub(crate) fn stop_sweeping(&self) {
         self.stop_sweeping.send_replace(true);
     }
@@ -49,6 +56,7 @@ impl Workers {
     pub(crate) async fn stop(self, until: Instant) {
         self.stop_sweeping();
         finish(self.sweeping, until).await;
+        finish(self.recovering, until).await;
         self.stop_writing.send_replace(true);
         finish(self.writing, until).await;
     }

@@ -12,6 +12,7 @@
 //! | `publishings` | publishings |
 //! | `books` | what the audit counts |
 //! | `past` | a promo's past, for holding a crowd's history against it |
+//! | `replay` | all events, for rebuilding an engine that lost its memory |
 //! | `operators` | operator_log |
 //!
 //! | file | what it knows of databases |
@@ -46,6 +47,7 @@ mod orders;
 mod past;
 mod payments;
 mod publishings;
+mod replay;
 mod retry;
 mod stock;
 #[cfg(test)]

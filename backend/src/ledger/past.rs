@@ -148,7 +148,8 @@ async fn orders(tx: &mut Tx, promo: PromoId) -> Result<Vec<PastOrder>> {
     read.collect()
 }
 
-async fn steering(tx: &mut Tx, promo: PromoId) -> Result<Vec<(Timestamp, Steering)>> {
+/// What operators did to a promo, the oldest first.
+pub(super) async fn steering(tx: &mut Tx, promo: PromoId) -> Result<Vec<(Timestamp, Steering)>> {
     let rows = tx
         .query(
             "SELECT at, what FROM operator_log WHERE what LIKE 'admin/promo/%' \

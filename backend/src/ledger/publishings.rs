@@ -54,7 +54,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn publishings(&self, promo: PromoId) -> Result<Vec<Publishing>> {
-        self.read(select!("WHERE promo = ? ORDER BY generation"))
+        self.read(ALL)
             .await?
             .bind(promo.0)
             .fetch_all()
@@ -63,6 +63,14 @@ impl Ledger {
             .map(read_publishing)
             .collect()
     }
+}
+
+const ALL: &str = select!("WHERE promo = ? ORDER BY generation");
+
+/// The same, inside a transaction.
+pub(super) async fn publishings_in(tx: &mut Tx, promo: PromoId) -> Result<Vec<Publishing>> {
+    let rows = tx.query(ALL).bind(promo.0).fetch_all().await?;
+    rows.iter().map(read_publishing).collect()
 }
 
 /// The publishing that an event tells of, if the ledger has it.
