@@ -60,7 +60,7 @@ pub fn audit(
     let history = match histories.as_slice() {
         [] => None,
         histories => {
-            let ledger = loaded.ledger();
+            let ledger = secrets::ledger(&loaded)?;
             let judging = backend::history::hold_against(histories, &audit, &ledger);
             Some(runtime.block_on(judging)?)
         }

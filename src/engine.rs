@@ -117,7 +117,7 @@ impl Stores {
         };
         Ok(Some(Self {
             engine: home.shared(),
-            ledger: open_ledger(loaded).await?,
+            ledger: Ledger::open(&secrets::ledger(loaded)?).await?,
             is_alone: matches!(home, Home::Embedded(_)),
             batch_max: loaded.config.node.writer.batch_max,
             home,
@@ -146,8 +146,4 @@ impl Stores {
         self.ledger.close().await;
         self.home.close().await;
     }
-}
-
-async fn open_ledger(loaded: &Loaded) -> Result<Ledger, BackendError> {
-    Ledger::open(&loaded.ledger()).await
 }

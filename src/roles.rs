@@ -57,7 +57,7 @@ async fn orders(loaded: &Loaded, name: &str, role: Role) -> Outcome {
         Role::Backend => Some(settings::order_servers(loaded)?),
         Role::Proxy | Role::Writer => None,
     };
-    let writer = settings::writer(loaded);
+    let writer = settings::writer(loaded)?;
     let home = Home::open(loaded, name).await?;
     let engine = home.shared();
     let start = || async {

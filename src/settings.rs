@@ -18,8 +18,9 @@ pub fn order_servers(loaded: &Loaded) -> Outcome<backend::Settings> {
     let operator_token = faults.take(secrets::operator_token(loaded))?;
     let webhook_secret = faults.take(secrets::webhook_secret(loaded))?;
     let webhooks = faults.take(secrets::webhooks(loaded))?;
-    let (Some(keys), Some(operator_token), Some(webhook_secret), Some(webhooks)) =
-        (keys, operator_token, webhook_secret, webhooks)
+    let ledger = faults.take(secrets::ledger(loaded))?;
+    let (Some(keys), Some(operator_token), Some(webhook_secret), Some(webhooks), Some(ledger)) =
+        (keys, operator_token, webhook_secret, webhooks, ledger)
     else {
         return Err(faults.failure());
     };
@@ -28,7 +29,7 @@ pub fn order_servers(loaded: &Loaded) -> Outcome<backend::Settings> {
         listen: node.orders.listen.iter().map(|address| address.0).collect(),
         admin: node.orders.admin.0,
         node: node.clone(),
-        database: loaded.ledger(),
+        ledger,
         keys,
         operator_token: Secret::new(operator_token),
         webhook_secret: Secret::new(webhook_secret),
@@ -42,13 +43,16 @@ pub fn order_servers(loaded: &Loaded) -> Outcome<backend::Settings> {
 }
 
 /// What the order writer and the sweeper are started with.
-pub fn writer(loaded: &Loaded) -> backend::WriterSettings {
+///
+/// # Errors
+/// A password that cannot be read.
+pub fn writer(loaded: &Loaded) -> Outcome<backend::WriterSettings> {
     let node = &loaded.config.node;
-    backend::WriterSettings {
+    Ok(backend::WriterSettings {
         admin: node.writer.admin.0,
-        database: loaded.ledger(),
+        ledger: secrets::ledger(loaded)?,
         writer: node.writer.clone(),
-    }
+    })
 }
 
 /// What the edge is started with; `orders` is where the order servers of this process listen, if it has

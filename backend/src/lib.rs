@@ -61,6 +61,6 @@ pub mod writer;
 
 pub use audit::{AuditReport, audit};
 pub use error::BackendError;
-pub use ledger::Ledger;
+pub use ledger::{Ledger, LedgerSettings};
 pub use server::{Running, start, start_order_servers, start_writer};
 pub use settings::{Secret, Settings, WriterSettings};

@@ -83,7 +83,7 @@ pub async fn start_order_servers(settings: Settings, engine: SharedEngine) -> Re
 /// Those of [`start`].
 pub async fn start_writer(settings: WriterSettings, engine: SharedEngine) -> Result<Running> {
     let ports = Ports::bind(settings.admin, &[])?;
-    let ledger = Ledger::open(&settings.database).await?;
+    let ledger = Ledger::open(&settings.ledger).await?;
     let metrics = Metrics::new()?;
     let (writer, sweeper) = workers(&settings.writer, &engine, &ledger, &metrics);
     let mut running = ports.serve(&engine, &ledger, &metrics, Router::new);
@@ -226,7 +226,7 @@ impl Parts {
             return Err(BackendError::Settings(words));
         }
         let metrics = Metrics::new()?;
-        let ledger = Ledger::open(&settings.database).await?;
+        let ledger = Ledger::open(&settings.ledger).await?;
         // Where others write to the ledger at the same time, the two are never at rest.
         if settings.exclusive {
             publishing::check_pair(engine.as_ref(), &ledger).await?;

@@ -8,6 +8,7 @@
 mod accounts;
 mod agree;
 mod catalog;
+mod database;
 mod edge;
 mod engine;
 mod node;
@@ -22,9 +23,10 @@ mod source;
 mod value;
 
 pub use accounts::{Accounts, OtpDelivery};
+pub use database::{Database, DatabaseKind, DatabasePassword, DatabaseServer, TlsMode};
 pub use edge::{Edge, ItemCache, Puzzles, Rates, RequestLimits, Tls};
 pub use engine::{Engine, EngineKind, RedisAddress};
-pub use node::{Database, Node};
+pub use node::Node;
 pub use orders::{OrderServers, Writer};
 pub use payment::{Payment, PaymentProvider, SecretSource};
 pub use role::Role;

@@ -1,12 +1,12 @@
 //! `floodgate.toml`: the nodes of a deployment. Every key has a default but those that cannot have
 //! one; paths are relative to the folder of the file, `data_dir` included.
 
-use toml::de::DeValue;
-
 use super::reader::{Found, Table};
 use super::source::shown;
-use super::value::{Leaf, text_leaf};
-use super::{Accounts, Address, Edge, Engine, Keys, Operator, OrderServers, Payment, Role, Writer};
+use super::{
+    Accounts, Address, Database, DatabasePassword, Edge, Engine, Keys, Operator, OrderServers,
+    Payment, Role, Writer,
+};
 use crate::units::Millis;
 
 /// Longest path or name, in characters.
@@ -25,6 +25,8 @@ pub struct Node {
     pub engine: Engine,
     /// Where orders are written.
     pub database: Database,
+    /// The password of the database's user.
+    pub database_password: DatabasePassword,
     /// The longest that stopping may take: work in flight is finished, then what is left is dropped.
     pub grace: Millis,
     /// The front door.
@@ -49,7 +51,8 @@ impl Default for Node {
             name: None,
             data_dir: "../data".to_owned(),
             engine: Engine::default(),
-            database: Database("ledger.db".to_owned()),
+            database: Database::Sqlite("ledger.db".to_owned()),
+            database_password: DatabasePassword::default(),
             grace: Millis::seconds(20),
             edge: Edge::default(),
             orders: OrderServers::default(),
@@ -69,11 +72,13 @@ impl Node {
         let (engine, engine_is_known) = Engine::read(table);
         let database = table.get::<Database>("database");
         let database_is_known = database.is_some() || table.key_at("database").is_none();
+        let database = database.map_or(default.database, |found| found.value);
         let node = Self {
             name: name(table),
             data_dir: path(table, "data_dir").unwrap_or(default.data_dir),
             engine,
-            database: database.map_or(default.database, |found| found.value),
+            database_password: DatabasePassword::read(table, &database),
+            database,
             grace: table.quantity(
                 "grace",
                 default.grace,
@@ -257,48 +262,6 @@ pub(super) fn filled(table: &mut Table<'_>, key: &'static str, what: &str) -> Op
     table.error(at, problem);
     None
 }
-
-/// The ledger's database as a URL: `sqlite:ledger.db`, its path relative to `data_dir`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Database(String);
-
-impl Database {
-    /// The path of the SQLite file, relative to `data_dir` unless absolute.
-    pub fn sqlite_path(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether processes on several machines can share it.
-    pub const fn is_shared(&self) -> bool {
-        false
-    }
-}
-
-impl TryFrom<String> for Database {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let fit = |path: &str| {
-            !path.is_empty() && !path.starts_with("//") && !path.contains([':', '?', '\0'])
-        };
-        match text.split_once(':') {
-            Some(("sqlite", path)) if fit(path) => Ok(Self(path.to_owned())),
-            Some(("sqlite", _)) => Err(
-                "this is not the path of a database: write one like \"sqlite:ledger.db\""
-                    .to_owned(),
-            ),
-            // The rest may hold a password: only the scheme is repeated.
-            Some((scheme, _)) => Err(format!(
-                "`{}` is not a database of this version: SQLite is the only one, written \
-                 \"sqlite:ledger.db\"",
-                shown(scheme)
-            )),
-            None => Err("a database has a scheme: write one like \"sqlite:ledger.db\"".to_owned()),
-        }
-    }
-}
-
-text_leaf!(Database, "a database in quotes, like \"sqlite:ledger.db\"");
 
 /// Says that `written` is none of `words`.
 pub(super) fn none_of(written: &str, what: &str, words: &[&str]) -> String {
