@@ -11,6 +11,7 @@
 //! | [`Signals`] | what nodes tell each other at once: sold out, published, an item changed |
 //! | [`Leases`] | which process does what only one may do |
 //! | [`Cache`] | what order servers remember together, for a while |
+//! | [`Recovery`] | being rebuilt from the ledger after memory may have been lost |
 //!
 //! [`conformance`] is the suite that every home passes. Invariants of every home: each method that
 //! changes something is one atomic, durable step; once it has returned, a crash does not undo it; a
@@ -40,9 +41,11 @@ mod bounds;
 pub mod clock;
 pub mod conformance;
 pub mod embedded;
+pub mod past;
 pub mod redis;
 
 pub use clock::{Clock, SystemClock};
+pub use past::Past;
 
 /// Why a step was not taken. Either way nothing has changed, except where a deadline passed or the
 /// disk failed while the answer was under way: then the same call may be made again, since every
@@ -66,7 +69,10 @@ pub trait Engine:
 {
 }
 
-impl<T: Promos + Door + Stock + OrderStream + Sessions + Signals + Leases + Cache> Engine for T {}
+impl<T: Promos + Door + Stock + OrderStream + Sessions + Signals + Leases + Cache + Recovery> Engine
+    for T
+{
+}
 
 /// An engine of any home.
 pub type SharedEngine = Arc<dyn Engine>;
@@ -575,4 +581,26 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Forgets what is under `key`.
     async fn forget(&self, key: &str) -> Result<()>;
+}
+
+/// Being rebuilt from the ledger. A home that may come back without what it had answered for takes no
+/// step until this was done; its order stream can be read and acknowledged all the same.
+#[async_trait]
+pub trait Recovery: Send + Sync + 'static {
+    /// Whether the engine waits to be rebuilt.
+    async fn is_lost(&self) -> Result<bool>;
+
+    /// Makes `holder` the one who rebuilds, for a minute; what other readers of the stream have taken
+    /// and not acknowledged is handed to this process. False while another one is at it. Call it again
+    /// to go on.
+    async fn begin_rebuild(&self, holder: &str) -> Result<bool>;
+
+    /// Rebuilds every promo from its past, and opens the engine. The stream must be empty: all of it is
+    /// in `past`, and so are the events that were set aside. A sale that is not over goes on in a new
+    /// generation: what is left becomes its stock, buyers keep what they hold, idempotency keys find
+    /// their orders, and tokens must be asked for again. Units that come back later are added to it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAllowed`] if `holder` was replaced meanwhile: then nothing was opened.
+    async fn rebuild(&self, holder: &str, past: Vec<Past>) -> Result<()>;
 }

@@ -20,8 +20,8 @@ use super::step::{Step, StepResult};
 use super::{Cursor, Embedded, door, promos, sessions, stock, stream, tend};
 use crate::{
     Backlog, Cache, Control, DeadLetter, Door, EngineError, Entry, EntryId, Fence, Leases,
-    OrderStream, Promos, Publish, Published, Release, Reservation, Reserve, Reserved, Result,
-    Sessions, Signal, Signals, Stock, StreamEntry,
+    OrderStream, Past, Promos, Publish, Published, Recovery, Release, Reservation, Reserve,
+    Reserved, Result, Sessions, Signal, Signals, Stock, StreamEntry,
 };
 
 /// Most passes one call of the upkeep makes; the next call goes on.
@@ -266,5 +266,21 @@ impl Cache for Embedded {
 
     async fn forget(&self, _: &str) -> Result<()> {
         Ok(())
+    }
+}
+
+/// The file holds what was answered: there is nothing to rebuild.
+#[async_trait]
+impl Recovery for Embedded {
+    async fn is_lost(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn begin_rebuild(&self, _: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn rebuild(&self, _: &str, _: Vec<Past>) -> Result<()> {
+        Err(Refusal::NotAllowed.into())
     }
 }

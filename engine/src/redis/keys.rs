@@ -28,9 +28,33 @@ impl Keys {
         format!("{}:{{{promo}}}:d", self.0)
     }
 
+    /// The terms and counts of a generation.
+    pub(super) fn generation(&self, promo: PromoId, generation: Generation) -> String {
+        self.of_generation(promo, 'g', generation)
+    }
+
+    /// What buyers hold in a generation.
+    pub(super) fn holdings(&self, promo: PromoId, generation: Generation) -> String {
+        self.of_generation(promo, 'h', generation)
+    }
+
+    /// The places of a generation by the expiry of their tokens.
+    pub(super) fn expiring(&self, promo: PromoId, generation: Generation) -> String {
+        self.of_generation(promo, 'x', generation)
+    }
+
     /// The reservations of a generation.
     pub(super) fn reservations(&self, promo: PromoId, generation: Generation) -> String {
-        format!("{}:{{{promo}}}:r:{}", self.0, generation.0)
+        self.of_generation(promo, 'r', generation)
+    }
+
+    /// The idempotency keys and tokens that were used in a generation.
+    pub(super) fn used_keys(&self, promo: PromoId, generation: Generation) -> String {
+        self.of_generation(promo, 'k', generation)
+    }
+
+    fn of_generation(&self, promo: PromoId, kind: char, generation: Generation) -> String {
+        format!("{}:{{{promo}}}:{kind}:{}", self.0, generation.0)
     }
 
     /// The set of all promos.

@@ -28,6 +28,8 @@ of_promo!(TEND, "tend.lua");
 of_promo!(ACKNOWLEDGE, "acknowledge.lua");
 of_promo!(SET_ASIDE, "set_aside.lua");
 of_promo!(REPLAY, "replay.lua");
+of_promo!(REBUILD, "rebuild.lua");
+of_promo!(REOPEN, "reopen.lua");
 
 /// Records a session, unless its id is another buyer's.
 pub(super) static SIGN_IN: LazyLock<Script> =

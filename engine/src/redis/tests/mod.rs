@@ -1,4 +1,8 @@
-//! The Redis home against the suite, on a redis-server of its own for each case.
+//! The Redis home against the suite, on a redis-server of its own for each case, and what the suite cannot
+//! see: a Redis that goes away, or comes back without what it had.
+
+mod outage;
+mod rebuild;
 
 use std::time::Duration;
 
