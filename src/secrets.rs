@@ -77,24 +77,6 @@ pub fn webhook_secret(loaded: &Loaded) -> Outcome<String> {
     )
 }
 
-/// What it takes to open the ledger.
-pub fn ledger(loaded: &Loaded) -> Outcome<LedgerSettings> {
-    let node = &loaded.config.node;
-    let password = match (&node.database_password.file, &node.database_password.env) {
-        (Some(file), _) => Some(from_file(&loaded.path(file))),
-        (None, Some(name)) => Some(from_environment(name)),
-        (None, None) => None,
-    };
-    let password = password
-        .transpose()
-        .map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
-    Ok(LedgerSettings {
-        database: node.database.clone(),
-        password: password.map(Secret::new),
-        data_dir: loaded.data_dir(),
-    })
-}
-
 /// The payment providers beside the demo, with the secrets that sign their calls.
 pub fn webhooks(loaded: &Loaded) -> Outcome<Vec<Webhook>> {
     let providers = loaded.config.node.payment.providers.iter();
@@ -111,6 +93,24 @@ fn webhook(loaded: &Loaded, provider: &PaymentProvider) -> Outcome<Webhook> {
     });
     let secrets = secrets.collect::<Outcome<Vec<_>>>()?;
     Ok(Webhook::new(&provider.name, secrets, provider.tolerance))
+}
+
+/// What it takes to open the ledger.
+pub fn ledger(loaded: &Loaded) -> Outcome<LedgerSettings> {
+    let node = &loaded.config.node;
+    let password = match (&node.database_password.file, &node.database_password.env) {
+        (Some(file), _) => Some(from_file(&loaded.path(file))),
+        (None, Some(name)) => Some(from_environment(name)),
+        (None, None) => None,
+    };
+    let password = password
+        .transpose()
+        .map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
+    Ok(LedgerSettings {
+        database: node.database.clone(),
+        password: password.map(Secret::new),
+        data_dir: loaded.data_dir(),
+    })
 }
 
 fn secret(

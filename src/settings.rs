@@ -45,7 +45,7 @@ pub fn order_servers(loaded: &Loaded) -> Outcome<backend::Settings> {
 /// What the order writer and the sweeper are started with.
 ///
 /// # Errors
-/// If the password of the database cannot be read.
+/// A password that cannot be read.
 pub fn writer(loaded: &Loaded) -> Outcome<backend::WriterSettings> {
     let node = &loaded.config.node;
     Ok(backend::WriterSettings {

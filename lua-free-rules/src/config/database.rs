@@ -23,6 +23,13 @@ pub enum Database {
     Server(DatabaseServer),
 }
 
+impl Database {
+    /// Whether processes on several machines can share it.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+}
+
 /// A database server, and who one is to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseServer {

@@ -3,7 +3,6 @@
 
 use super::reader::{Found, Table};
 use super::source::shown;
-
 use super::{
     Accounts, Address, Database, DatabasePassword, Edge, Engine, Keys, Operator, OrderServers,
     Payment, Role, Writer,

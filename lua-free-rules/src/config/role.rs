@@ -62,7 +62,8 @@ impl Role {
         if self.has_ledger() && database_is_known && !node.database.is_shared() {
             let words = format!(
                 "`database` is an SQLite file, which belongs to one machine: `floodgate {self}` works \
-                 with others; write the address of a database server"
+                 with others; write a server like \"mysql://shop@db.internal/shop\" or \
+                 \"postgres://shop@db.internal/shop\""
             );
             lacks(&["database"], words);
         }
