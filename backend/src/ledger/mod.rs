@@ -7,6 +7,7 @@
 //! | `items` | items |
 //! | `orders` | orders and releases: the steps that one row decides |
 //! | `payments` | payments |
+//! | `reconciliation` | payments held against orders, and refunds |
 //! | `stock` | stock_movements, and what a batch of them does to the rest |
 //! | `books` | what the audit counts |
 //! | `past` | a promo's past, for holding a crowd's history against it |
@@ -30,6 +31,7 @@ mod operators;
 mod orders;
 mod past;
 mod payments;
+mod reconciliation;
 mod stock;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -41,6 +43,7 @@ pub use operators::OperatorCall;
 pub use orders::Order;
 pub use past::{Movement, Past, PastOrder, Steering};
 pub use payments::{LatePayment, Payment, PaymentState};
+pub use reconciliation::{PaymentCounts, Refund};
 pub use stock::Written;
 pub use users::{NewUser, Otp, User};
 

@@ -22,7 +22,7 @@ const POSTS: [&str; 15] = [
     "/admin/promo/close",
     "/admin/promo/stock",
 ];
-const GETS: [&str; 8] = [
+const GETS: [&str; 9] = [
     "/user/get",
     "/item/list",
     "/item/get",
@@ -31,6 +31,7 @@ const GETS: [&str; 8] = [
     "/admin/promos",
     "/admin/audit",
     "/admin/log",
+    "/admin/refunds",
 ];
 
 /// Paths whose body is read as fields.

@@ -15,6 +15,7 @@ use crate::error::BackendError;
 
 mod books;
 mod orders;
+mod reconciliation;
 mod stock;
 mod users;
 
