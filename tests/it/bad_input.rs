@@ -33,7 +33,7 @@ const POSTS: [(&str, Guard); 17] = [
     ("/user/logout", Guard::Session),
 ];
 
-const GETS: [(&str, Guard); 8] = [
+const GETS: [(&str, Guard); 9] = [
     ("/item/get", Guard::None),
     ("/item/list", Guard::None),
     ("/promo/state", Guard::None),
@@ -42,6 +42,7 @@ const GETS: [(&str, Guard); 8] = [
     ("/order/list", Guard::Session),
     ("/admin/promos", Guard::Operator),
     ("/admin/audit", Guard::Operator),
+    ("/admin/refunds", Guard::Operator),
 ];
 
 /// Fields that no route accepts as they are: each value is wrong for each field.
@@ -249,7 +250,12 @@ async fn every_endpoint_refuses_what_is_bad() {
                 let what = format!("GET {base}{path}{query}");
                 let plain = matches!(
                     path,
-                    "/item/list" | "/user/get" | "/order/list" | "/admin/promos" | "/admin/audit"
+                    "/item/list"
+                        | "/user/get"
+                        | "/order/list"
+                        | "/admin/promos"
+                        | "/admin/audit"
+                        | "/admin/refunds"
                 );
                 if plain && got.0 == 200 {
                     continue;

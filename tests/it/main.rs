@@ -13,3 +13,4 @@ mod purchase;
 mod relay;
 mod sale;
 mod upstreams;
+mod webhook;
