@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Clock, Event, OrderStream, StreamEntry, SystemClock};
+use engine::{Clock, EntryId, Event, OrderStream, StreamEntry, SystemClock};
 use tokio::sync::watch;
 
 use crate::error::{BackendError, Result};
@@ -29,7 +29,7 @@ pub struct OrderWriter {
 }
 
 /// An entry whose event could be read.
-type Readable = (i64, Event);
+type Readable = (EntryId, Event);
 
 impl OrderWriter {
     /// A writer of batches of at most `batch_max` events.
@@ -156,7 +156,7 @@ impl OrderWriter {
         self.metrics.batch(began.elapsed());
         self.metrics.events("written", written.new);
         self.metrics.events("repeated", written.repeated);
-        let ids: Vec<i64> = batch.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<EntryId> = batch.iter().map(|(id, _)| *id).collect();
         let mut backoff = BACKOFF_MIN;
         while let Err(error) = self.stream.acknowledge(&ids).await {
             tracing::warn!(%error, "written orders cannot be acknowledged; trying again");
@@ -166,8 +166,8 @@ impl OrderWriter {
         Ok(())
     }
 
-    async fn set_aside(&self, id: i64, reason: &str) {
-        tracing::error!(entry = id, reason, "a stream entry was set aside");
+    async fn set_aside(&self, id: EntryId, reason: &str) {
+        tracing::error!(entry = %id, reason, "a stream entry was set aside");
         self.metrics.events("set_aside", 1);
         let mut backoff = BACKOFF_MIN;
         while let Err(error) = self.stream.set_aside(id, reason).await {
@@ -212,7 +212,10 @@ mod tests {
         fn of(payloads: impl IntoIterator<Item = String>) -> Arc<Self> {
             let entries = payloads.into_iter().zip(1..);
             let entries = entries
-                .map(|(payload, id)| StreamEntry { id, payload })
+                .map(|(payload, number)| StreamEntry {
+                    id: EntryId { stream: 0, number },
+                    payload,
+                })
                 .collect();
             Arc::new(Self(Mutex::new(Kept {
                 entries,
@@ -249,7 +252,7 @@ mod tests {
             Ok(())
         }
 
-        async fn acknowledge(&self, ids: &[i64]) -> engine::Result<()> {
+        async fn acknowledge(&self, ids: &[EntryId]) -> engine::Result<()> {
             let mut kept = self.0.lock().unwrap();
             if kept.away > 0 {
                 kept.away -= 1;
@@ -261,7 +264,7 @@ mod tests {
             Ok(())
         }
 
-        async fn set_aside(&self, id: i64, reason: &str) -> engine::Result<()> {
+        async fn set_aside(&self, id: EntryId, reason: &str) -> engine::Result<()> {
             let entry = {
                 let kept = self.0.lock().unwrap();
                 kept.entries
@@ -285,6 +288,10 @@ mod tests {
 
         async fn dead_letters(&self, _: usize) -> engine::Result<Vec<DeadLetter>> {
             Ok(self.dead())
+        }
+
+        async fn replay(&self, _: EntryId) -> engine::Result<bool> {
+            Ok(false)
         }
     }
 
@@ -312,7 +319,10 @@ mod tests {
         writer(&stream, &ledger).drain().await.unwrap();
         assert_eq!(stream.left(), 0);
         let dead = stream.dead();
-        assert_eq!(dead.iter().map(|each| each.id).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(
+            dead.iter().map(|each| each.id.number).collect::<Vec<_>>(),
+            [3, 4]
+        );
         assert!(
             dead[0].reason.contains("not an event"),
             "{}",

@@ -38,7 +38,7 @@ struct Ready<'a> {
     promos: usize,
     /// Milliseconds since the engine was heard; absent if it never was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    engine_heard_ms_ago: Option<i64>,
+    engine_heard_ms_ago: Option<u64>,
     upstreams: Vec<UpstreamState<'a>>,
 }
 
@@ -103,7 +103,7 @@ fn answer(edge: &Edge, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 
 /// Order servers that are away do not make the edge unready: it serves pages and items without them.
 fn ready(edge: &Edge) -> Response<Full<Bytes>> {
-    let age_ms = promos_age_ms(edge);
+    let age_ms = edge.promos.heard().ms_ago();
     let draining = edge.in_flight.is_draining();
     let state = Ready {
         ready: age_ms.is_some() && !draining,
@@ -138,16 +138,11 @@ fn metrics(edge: &Edge) -> Response<Full<Bytes>> {
         edge.metrics
             .upstream_state(&upstream.name, upstream.is_healthy(), upstream.in_flight());
     }
-    edge.metrics
-        .promos_age_ms
-        .set(promos_age_ms(edge).unwrap_or(-1));
+    let age_ms = edge.promos.heard().ms_ago();
+    let age_ms = age_ms.map_or(-1, |age_ms| i64::try_from(age_ms).unwrap_or(i64::MAX));
+    edge.metrics.promos_age_ms.set(age_ms);
     let kind = "text/plain; version=0.0.4";
     respond(StatusCode::OK, kind, edge.metrics.text().into())
-}
-
-fn promos_age_ms(edge: &Edge) -> Option<i64> {
-    let at = edge.promos.heard().at;
-    (at != lua_free_rules::units::Timestamp::default()).then(|| edge.now().ms_since(at))
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {

@@ -18,7 +18,7 @@ use crate::call::Call;
 use crate::client::{self, FORWARDED_FOR};
 use crate::edge::Edge;
 use crate::routes::Kind;
-use crate::sold_out::{self, Signal};
+use crate::sold_out::{self, Sold};
 use crate::upstreams::Lease;
 
 /// Requests are sent at most this often: once, and again twice.
@@ -98,8 +98,8 @@ pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Res
 /// Takes off what the order server tells the edge, and acts on it.
 pub(crate) fn take_signals(edge: &Edge, response: &mut ResponseHeader) {
     for value in response.headers.get_all(sold_out::HEADER) {
-        match value.to_str().ok().and_then(Signal::parse) {
-            Some(signal) => edge.promos.signal(signal),
+        match value.to_str().ok().and_then(Sold::parse) {
+            Some(sold) => edge.promos.sold(sold),
             None => tracing::warn!("an order server sent a malformed {}", sold_out::HEADER),
         }
     }

@@ -32,6 +32,7 @@ use crate::settings::Secret;
 
 mod admin;
 mod body;
+mod dead_letters;
 mod items;
 mod orders;
 mod payments;
@@ -108,6 +109,8 @@ const ROUTES: &[Route] = routes! {
     POST "/admin/promo/close" => admin::close,
     POST "/admin/promo/stock" => admin::add_stock,
     POST "/admin/testaccounts" => test_accounts::create,
+    GET "/admin/deadletters" => dead_letters::list,
+    POST "/admin/deadletters/replay" => dead_letters::replay,
     GET "/admin/promos" => admin::promos,
     GET "/admin/audit" => admin::audit,
     GET "/admin/log" => admin::log,

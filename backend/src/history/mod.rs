@@ -22,7 +22,7 @@ use lua_free_rules::units::{PromoId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditReport;
-use crate::ledger::{Fault, Past};
+use crate::ledger::{Fault, LedgerSettings, Past};
 
 mod door;
 pub mod lines;
@@ -37,7 +37,7 @@ use sale::{Sale, Span};
 
 /// How old what an edge knows of a promo may be: an edge that has heard nothing for longer issues no
 /// tokens.
-const STALE_MS: i64 = PROMO_STALE_MS;
+const STALE_MS: i64 = PROMO_STALE_MS as i64;
 /// Buyers are told of stock that came back at most once a second, by an upkeep that runs once a second.
 const REOPEN_MS: i64 = 2_000;
 /// How far the clocks of client and server may part while a crowd plays, beyond what was measured.
@@ -100,7 +100,7 @@ impl HistoryReport {
 pub async fn hold_against(
     histories: &[History],
     audit: &AuditReport,
-    ledger: &Path,
+    ledger: &LedgerSettings,
 ) -> crate::error::Result<HistoryReport> {
     let mut promos: Vec<i64> = histories.iter().map(|history| history.promo).collect();
     promos.sort_unstable();

@@ -2,7 +2,6 @@
 
 use lua_free_rules::units::{Generation, Money, OrderId, PromoId, Timestamp};
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 
 use super::orders::read_order_id;
 use super::{Fault, Ledger};
@@ -49,28 +48,28 @@ const FAULTS: [(&str, &str, &str); 4] = [
     (
         "payment",
         "was accepted, but its order is not paid, or is paid with another amount",
-        "SELECT p.reference FROM orders AS o JOIN payments AS p ON p.order_id = o.id \
+        "SELECT p.reference AS name FROM orders AS o JOIN payments AS p ON p.order_id = o.id \
          WHERE o.promo = ? AND o.generation = ? AND p.state = 'accepted' \
           AND (o.state <> 'paid' OR p.amount <> o.amount * o.unit_price) LIMIT ?",
     ),
     (
         "payment",
         "came late and is not settled, but its order did not end",
-        "SELECT p.reference FROM orders AS o JOIN payments AS p ON p.order_id = o.id \
+        "SELECT p.reference AS name FROM orders AS o JOIN payments AS p ON p.order_id = o.id \
          WHERE o.promo = ? AND o.generation = ? AND p.state = 'late' \
           AND o.state NOT IN ('cancelled', 'expired') LIMIT ?",
     ),
     (
         "order",
         "is paid by more than one payment",
-        "SELECT o.id FROM orders AS o JOIN payments AS p ON p.order_id = o.id \
+        "SELECT o.id AS name FROM orders AS o JOIN payments AS p ON p.order_id = o.id \
          WHERE o.promo = ? AND o.generation = ? AND p.state = 'accepted' \
          GROUP BY o.id HAVING count(*) > 1 LIMIT ?",
     ),
     (
         "order",
         "is refund_due, but no payment goes back",
-        "SELECT o.id FROM orders AS o WHERE o.promo = ? AND o.generation = ? \
+        "SELECT o.id AS name FROM orders AS o WHERE o.promo = ? AND o.generation = ? \
           AND o.state = 'refund_due' AND NOT EXISTS (SELECT 1 FROM payments AS p \
            WHERE p.order_id = o.id AND p.state = 'refund_due') LIMIT ?",
     ),
@@ -86,8 +85,9 @@ impl Ledger {
         promo: PromoId,
         generation: Generation,
     ) -> Result<PaymentCounts> {
-        let row = sqlx::query(
-            "SELECT count(CASE WHEN p.state = 'accepted' THEN 1 END) AS accepted, \
+        let row = self
+            .read(
+                "SELECT count(CASE WHEN p.state = 'accepted' THEN 1 END) AS accepted, \
              count(CASE WHEN p.state = 'accepted' AND o.current_number <> o.number THEN 1 END) \
               AS reserved_again, \
              count(CASE WHEN p.state = 'late' THEN 1 END) AS late, \
@@ -96,19 +96,20 @@ impl Ledger {
                AND state = 'refund_due') AS refund_due_orders \
              FROM orders AS o JOIN payments AS p ON p.order_id = o.id \
              WHERE o.promo = ? AND o.generation = ?",
-        )
-        .bind(promo.0)
-        .bind(generation.0)
-        .bind(promo.0)
-        .bind(generation.0)
-        .fetch_one(&self.readers)
-        .await?;
+            )
+            .await?
+            .bind(promo.0)
+            .bind(generation.0)
+            .bind(promo.0)
+            .bind(generation.0)
+            .fetch_one()
+            .await?;
         Ok(PaymentCounts {
-            accepted: row.try_get("accepted")?,
-            reserved_again: row.try_get("reserved_again")?,
-            late: row.try_get("late")?,
-            refund_due: row.try_get("refund_due")?,
-            refund_due_orders: row.try_get("refund_due_orders")?,
+            accepted: row.get("accepted")?,
+            reserved_again: row.get("reserved_again")?,
+            late: row.get("late")?,
+            refund_due: row.get("refund_due")?,
+            refund_due_orders: row.get("refund_due_orders")?,
         })
     }
 
@@ -123,14 +124,16 @@ impl Ledger {
     ) -> Result<Vec<Fault>> {
         let mut faults = Vec::new();
         for (what, words, query) in FAULTS {
-            let found = sqlx::query(query)
+            let found = self
+                .read(query)
+                .await?
                 .bind(promo.0)
                 .bind(generation.0)
                 .bind(FAULTS_MAX)
-                .fetch_all(&self.readers)
+                .fetch_all()
                 .await?;
             for row in found {
-                let name: String = row.try_get(0)?;
+                let name: String = row.get("name")?;
                 faults.push(Fault(format!("{what} {name} {words}")));
             }
         }
@@ -148,23 +151,24 @@ impl Ledger {
         generation: Generation,
         moment: Timestamp,
     ) -> Result<Vec<(String, OrderId, Timestamp)>> {
-        sqlx::query(
+        self.read(
             "SELECT p.reference, p.order_id, p.received_at FROM payments AS p \
              JOIN orders AS o ON o.id = p.order_id WHERE p.state = 'late' \
               AND o.promo = ? AND o.generation = ? AND p.received_at <= ? \
              ORDER BY p.received_at, p.reference LIMIT ?",
         )
+        .await?
         .bind(promo.0)
         .bind(generation.0)
         .bind(moment.0)
         .bind(FAULTS_MAX)
-        .fetch_all(&self.readers)
+        .fetch_all()
         .await?
         .iter()
         .map(|row| {
-            let order = read_order_id(row.try_get("order_id")?)?;
-            let received_at = Timestamp(row.try_get("received_at")?);
-            Ok((row.try_get("reference")?, order, received_at))
+            let order = read_order_id(row.get("order_id")?)?;
+            let received_at = Timestamp(row.get("received_at")?);
+            Ok((row.get("reference")?, order, received_at))
         })
         .collect()
     }
@@ -176,28 +180,29 @@ impl Ledger {
     /// If the database fails.
     pub async fn refunds(&self, after: (Timestamp, &str), max: u32) -> Result<Vec<Refund>> {
         let (since, reference) = after;
-        sqlx::query(
+        self.read(
             "SELECT p.reference, p.order_id, p.amount, p.received_at, o.state AS order_state \
              FROM payments AS p JOIN orders AS o ON o.id = p.order_id \
              WHERE p.state = 'refund_due' \
               AND (p.received_at > ? OR (p.received_at = ? AND p.reference > ?)) \
              ORDER BY p.received_at, p.reference LIMIT ?",
         )
+        .await?
         .bind(since.0)
         .bind(since.0)
         .bind(reference)
         .bind(max)
-        .fetch_all(&self.readers)
+        .fetch_all()
         .await?
         .iter()
         .map(|row| {
-            let reference: String = row.try_get("reference")?;
+            let reference: String = row.get("reference")?;
             let odd = || BackendError::Unexpected(format!("payment {reference} has an odd amount"));
             Ok(Refund {
-                order_id: read_order_id(row.try_get("order_id")?)?,
-                amount: Money::from_minor(row.try_get("amount")?).ok_or_else(odd)?,
-                since: Timestamp(row.try_get("received_at")?),
-                order_state: row.try_get("order_state")?,
+                order_id: read_order_id(row.get("order_id")?)?,
+                amount: Money::from_minor(row.get("amount")?).ok_or_else(odd)?,
+                since: Timestamp(row.get("received_at")?),
+                order_state: row.get("order_state")?,
                 reference,
             })
         })

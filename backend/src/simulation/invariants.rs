@@ -69,7 +69,7 @@ pub struct Violation {
 }
 
 /// Whether all is well.
-pub type Check = Result<(), Violation>;
+pub type Check<T = ()> = Result<T, Violation>;
 
 /// Says that a promise is broken unless `holds`.
 pub fn demand(invariant: Invariant, holds: bool, detail: impl FnOnce() -> String) -> Check {

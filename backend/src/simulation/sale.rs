@@ -152,10 +152,7 @@ impl Sale {
             .books
             .in_stream
             .values()
-            .filter_map(|event| match &event.change {
-                engine::Change::Reserved(made) => Some(made.order),
-                _ => None,
-            })
+            .filter_map(|event| event.change.reservation().map(|made| made.order))
             .collect();
         self.promises
             .meet(std::mem::take(&mut self.books.new_orders))?;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{Change, Event};
+use engine::Event;
 use lua_free_rules::order::{State, Step};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -105,12 +105,7 @@ fn leads_to(from: State, to: State) -> bool {
 
 /// An event that left the stream is a movement with the same content.
 fn is_written(rows: &Connection, event: &Event) -> Check {
-    let order = match &event.change {
-        Change::Reserved(made) => Some(made.order),
-        Change::ReservedAgain { reservation, .. } => Some(reservation.order),
-        Change::Released { release, .. } => Some(release.order),
-        Change::Published { .. } | Change::Added { .. } => None,
-    };
+    let order = event.change.order();
     let movement: Option<(i64, Option<String>)> = rows
         .prepare_cached(
             "SELECT delta, order_id FROM stock_movements \
@@ -129,7 +124,7 @@ fn is_written(rows: &Connection, event: &Event) -> Check {
         movement.as_ref() == Some(&expected),
         || format!("{event:?} left the stream, the ledger has {movement:?}"),
     )?;
-    let Change::Reserved(made) = &event.change else {
+    let Some(made) = event.change.reservation() else {
         return Ok(());
     };
     let is_there = rows

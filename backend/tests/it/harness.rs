@@ -89,6 +89,7 @@ pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Setting
     node.writer.sweep_every = Millis::new(20);
     Settings {
         publish_first: false,
+        exclusive: true,
         listen: vec![any, any],
         admin: any,
         node,

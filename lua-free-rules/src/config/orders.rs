@@ -100,6 +100,8 @@ fn listen(
 /// The order writer and the expiry sweeper.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Writer {
+    /// Where a writer of its own answers `/live`, `/ready` and `/metrics`.
+    pub admin: Address,
     /// Events in one transaction.
     pub batch_max: usize,
     /// How often unpaid orders are looked for.
@@ -109,6 +111,7 @@ pub struct Writer {
 impl Default for Writer {
     fn default() -> Self {
         Self {
+            admin: loopback(9102),
             batch_max: 500,
             sweep_every: Millis::seconds(1),
         }
@@ -116,9 +119,10 @@ impl Default for Writer {
 }
 
 impl Writer {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
+    pub(super) fn read(table: &mut Table<'_>, listeners: &mut Vec<Listener>) -> Self {
         let default = Self::default();
         Self {
+            admin: listener(table, "admin", default.admin, listeners).value,
             batch_max: table.number("batch_max", default.batch_max, 1..=10_000),
             sweep_every: table.quantity(
                 "sweep_every",

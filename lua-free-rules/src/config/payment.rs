@@ -156,7 +156,11 @@ pub enum SecretSource {
 
 impl SecretSource {
     /// The one of both keys that is written and good.
-    fn read(table: &mut Table<'_>, file: &'static str, env: &'static str) -> Option<Self> {
+    pub(super) fn read(
+        table: &mut Table<'_>,
+        file: &'static str,
+        env: &'static str,
+    ) -> Option<Self> {
         if let (Some(first), Some(second)) = (table.key_at(file), table.key_at(env)) {
             table.error(
                 first.max(second),

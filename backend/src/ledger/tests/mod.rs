@@ -6,8 +6,8 @@ use lua_free_rules::order::State;
 use lua_free_rules::promo::{Snapshot, Status, Terms};
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{
-    BuyerId, Generation, ItemId, Millis, Money, OrderId, PromoId, ReservationNumber, Sequence,
-    SoldEpoch, Timestamp,
+    BuyerId, Generation, ItemId, Millis, Money, Nonce, OrderId, PromoId, ReservationNumber,
+    Sequence, SoldEpoch, Timestamp,
 };
 
 use super::*;
@@ -63,7 +63,12 @@ fn order(number: i64) -> OrderId {
 
 /// The first event of a generation.
 pub fn published(stock: u32) -> Event {
-    event(1, Change::Published { stock })
+    let published = Change::Published {
+        stock,
+        terms: Box::new(terms(stock)),
+        digest: "a".to_owned(),
+    };
+    event(1, published)
 }
 
 fn reservation(first: i64, sequence: i64, buyer: i64, amount: u32) -> Reservation {
@@ -82,10 +87,13 @@ fn reservation(first: i64, sequence: i64, buyer: i64, amount: u32) -> Reservatio
 
 /// A reservation whose number is its sequence number.
 pub fn reserved(sequence: i64, buyer: i64, amount: u32) -> Event {
-    event(
-        sequence,
-        Change::Reserved(reservation(sequence, sequence, buyer, amount)),
-    )
+    let made = Change::Reserved {
+        reservation: reservation(sequence, sequence, buyer, amount),
+        key: format!("key-{sequence}"),
+        body: "digest".to_owned(),
+        jti: Nonce([7; 16]),
+    };
+    event(sequence, made)
 }
 
 fn reserved_again(sequence: i64, first: i64, payment: &str) -> Event {
@@ -117,22 +125,26 @@ async fn state(ledger: &Ledger, number: i64) -> State {
     ledger.order(order(number)).await.unwrap().unwrap().state
 }
 
+fn terms(stock: u32) -> Terms {
+    Terms {
+        item: ItemId(3),
+        starts_at: Timestamp(0),
+        ends_at: Timestamp(i64::MAX),
+        price: price(),
+        stock,
+        door: 5,
+        per_buyer: 2,
+        pay_within: Millis::new(60_000),
+        token_ttl: Millis::seconds(60),
+        challenges: Vec::new(),
+    }
+}
+
 fn fence(available: u32, sequence: i64) -> Snapshot {
     Snapshot {
         promo: PromoId(7),
         generation: Generation(1),
-        terms: Terms {
-            item: ItemId(3),
-            starts_at: Timestamp(0),
-            ends_at: Timestamp(i64::MAX),
-            price: price(),
-            stock: 50,
-            door: 5,
-            per_buyer: 2,
-            pay_within: Millis::new(60_000),
-            token_ttl: Millis::seconds(60),
-            challenges: Vec::new(),
-        },
+        terms: terms(50),
         status: Status::Open,
         available,
         sold_out: false,

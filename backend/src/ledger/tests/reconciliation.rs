@@ -2,6 +2,12 @@
 
 use super::*;
 
+on_each_database!(
+    payments_are_counted_by_what_became_of_them,
+    payments_and_orders_that_do_not_agree_are_named,
+    refunds_come_page_by_page_the_oldest_first,
+);
+
 async fn paid(ledger: &Ledger, reference: &str, number: i64, amount: Money, now: Timestamp) {
     let recorded = ledger.receive_payment(reference, order(number), amount, now);
     recorded.await.unwrap();
@@ -28,10 +34,9 @@ async fn sold(ledger: &Ledger) {
     ledger.refuse_late(&late, LATER).await.unwrap();
 }
 
-#[tokio::test]
-async fn payments_are_counted_by_what_became_of_them() {
-    let (_dir, ledger) = open().await;
-    sold(&ledger).await;
+async fn payments_are_counted_by_what_became_of_them(home: &Home) {
+    let ledger = &home.ledger;
+    sold(ledger).await;
     let counts = async || {
         let counts = ledger.payment_counts(PromoId(7), Generation(1)).await;
         counts.unwrap()
@@ -45,9 +50,9 @@ async fn payments_are_counted_by_what_became_of_them() {
     };
     assert_eq!(counts().await, expected);
     // A second one for a paid order, one of a wrong amount, and one that is late.
-    paid(&ledger, "acme:4", 3, price().times(2), NOW).await;
-    paid(&ledger, "acme:5", 5, price().times(2), NOW).await;
-    paid(&ledger, "acme:6", 5, price(), LATER).await;
+    paid(ledger, "acme:4", 3, price().times(2), NOW).await;
+    paid(ledger, "acme:5", 5, price().times(2), NOW).await;
+    paid(ledger, "acme:6", 5, price(), LATER).await;
     (expected.refund_due, expected.late) = (3, 1);
     assert_eq!(counts().await, expected);
     let elsewhere = ledger.payment_counts(PromoId(7), Generation(2)).await;
@@ -62,15 +67,11 @@ async fn payments_are_counted_by_what_became_of_them() {
     assert_eq!(unsettled(LATER).await, [found]);
 }
 
-#[tokio::test]
-async fn payments_and_orders_that_do_not_agree_are_named() {
-    let (_dir, ledger) = open().await;
-    sold(&ledger).await;
+async fn payments_and_orders_that_do_not_agree_are_named(home: &Home) {
+    let ledger = &home.ledger;
+    sold(ledger).await;
     let faults = async |tamper: &'static str| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(tamper.to_owned()))
-            .execute(&ledger.writer)
-            .await
-            .unwrap();
+        home.tamper(tamper).await;
         let faults = ledger.payment_faults(PromoId(7), Generation(1)).await;
         let words: Vec<String> = faults.unwrap().into_iter().map(|fault| fault.0).collect();
         words.join("; ")
@@ -111,12 +112,11 @@ async fn payments_and_orders_that_do_not_agree_are_named() {
     }
 }
 
-#[tokio::test]
-async fn refunds_come_page_by_page_the_oldest_first() {
-    let (_dir, ledger) = open().await;
+async fn refunds_come_page_by_page_the_oldest_first(home: &Home) {
+    let ledger = &home.ledger;
     let batch = [published(50), reserved(2, 5, 1)];
     ledger.write_events(&batch, NOW).await.unwrap();
-    paid(&ledger, "acme:paid", 2, price(), NOW).await;
+    paid(ledger, "acme:paid", 2, price(), NOW).await;
     let later = NOW.plus_ms(5);
     for (reference, at) in [
         ("b:1", NOW),
@@ -125,7 +125,7 @@ async fn refunds_come_page_by_page_the_oldest_first() {
         ("b:2", later),
         ("a:1", NOW),
     ] {
-        paid(&ledger, reference, 2, price(), at).await;
+        paid(ledger, reference, 2, price(), at).await;
     }
     let mut seen = Vec::new();
     let mut after = (Timestamp(0), String::new());

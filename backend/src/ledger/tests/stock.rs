@@ -31,11 +31,17 @@ async fn other_content_under_the_same_key_is_an_error_and_changes_nothing() {
     let batch = [published(50), reserved(2, 5, 2)];
     ledger.write_events(&batch, NOW).await.unwrap();
     let mut dearer = reserved(2, 5, 2);
-    if let Change::Reserved(made) = &mut dearer.change {
+    if let Change::Reserved {
+        reservation: made, ..
+    } = &mut dearer.change
+    {
         made.price = Money::from_minor(1).unwrap();
     }
     let mut doubled = reserved(3, 5, 2);
-    if let Change::Reserved(made) = &mut doubled.change {
+    if let Change::Reserved {
+        reservation: made, ..
+    } = &mut doubled.change
+    {
         (made.order, made.number) = (order(2), ReservationNumber(2));
     }
     let wrong = [
