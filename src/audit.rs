@@ -186,6 +186,16 @@ fn print(report: &AuditReport) {
             books.paid,
             books.releasing
         );
+        let payments = &promo.payments;
+        println!(
+            "  payments: {} accepted, {} of them late with units left; {} late and not settled; \
+             {} refund due, {} orders refund due",
+            payments.accepted,
+            payments.reserved_again,
+            payments.late,
+            payments.refund_due,
+            payments.refund_due_orders
+        );
         for fault in &promo.faults {
             println!("  FAULT: {}", fault.0);
         }

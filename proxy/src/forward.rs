@@ -28,6 +28,8 @@ const POOLED_FOR: Duration = Duration::from_secs(30);
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Headers of this prefix are ours: no client may set them.
 const OURS: &str = "floodgate-";
+/// But for this one, by which payment providers sign: it proves itself, to the order server.
+const SIGNATURE: &str = "floodgate-signature";
 /// What clients write to be taken for others, beside what is replaced.
 const MASKS: [&str; 4] = [
     "forwarded",
@@ -68,7 +70,10 @@ pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Res
         .headers
         .keys()
         // Many servers take an underscore for a hyphen: `X_Forwarded_For` would pass as ours.
-        .filter(|name| name.as_str().starts_with(OURS) || name.as_str().contains('_'))
+        .filter(|name| {
+            let is_ours = name.as_str().starts_with(OURS) && *name != SIGNATURE;
+            is_ours || name.as_str().contains('_')
+        })
         .cloned()
         .collect();
     for name in &ours {

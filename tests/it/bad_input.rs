@@ -34,7 +34,7 @@ const POSTS: [(&str, Guard); 18] = [
     ("/user/logout", Guard::Session),
 ];
 
-const GETS: [(&str, Guard); 9] = [
+const GETS: [(&str, Guard); 10] = [
     ("/item/get", Guard::None),
     ("/item/list", Guard::None),
     ("/promo/state", Guard::None),
@@ -43,6 +43,7 @@ const GETS: [(&str, Guard); 9] = [
     ("/order/list", Guard::Session),
     ("/admin/promos", Guard::Operator),
     ("/admin/audit", Guard::Operator),
+    ("/admin/refunds", Guard::Operator),
     ("/admin/deadletters", Guard::Operator),
 ];
 
@@ -256,6 +257,7 @@ async fn every_endpoint_refuses_what_is_bad() {
                         | "/order/list"
                         | "/admin/promos"
                         | "/admin/audit"
+                        | "/admin/refunds"
                         | "/admin/deadletters"
                 );
                 if plain && got.0 == 200 {

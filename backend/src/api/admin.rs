@@ -127,10 +127,11 @@ async fn note(call: &Call, who: &str, what: &str) -> Result<Option<i64>> {
 /// How long a call that only looks on waits to be noted.
 const NOTE_MAX: Duration = Duration::from_millis(500);
 /// What only looks on.
-const READ_ONLY: [&str; 4] = [
+const READ_ONLY: [&str; 5] = [
     "/admin/promos",
     "/admin/audit",
     "/admin/log",
+    "/admin/refunds",
     "/admin/deadletters",
 ];
 

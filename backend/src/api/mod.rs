@@ -114,6 +114,7 @@ const ROUTES: &[Route] = routes! {
     GET "/admin/promos" => admin::promos,
     GET "/admin/audit" => admin::audit,
     GET "/admin/log" => admin::log,
+    GET "/admin/refunds" => payments::refunds,
     GET "/live" => live,
 };
 

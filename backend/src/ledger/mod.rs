@@ -7,6 +7,7 @@
 //! | `items` | items |
 //! | `orders` | orders and releases: the steps that one row decides |
 //! | `payments` | payments |
+//! | `reconciliation` | payments held against orders, and refunds |
 //! | `stock` | what a batch of events does to every table, in one transaction |
 //! | `movements` | stock_movements: once each |
 //! | `publishings` | publishings |
@@ -47,6 +48,7 @@ mod orders;
 mod past;
 mod payments;
 mod publishings;
+mod reconciliation;
 mod replay;
 mod retry;
 mod stock;
@@ -63,6 +65,7 @@ pub use orders::Order;
 pub use past::{Movement, Past, PastOrder, Steering};
 pub use payments::{LatePayment, Payment, PaymentState};
 pub use publishings::Publishing;
+pub use reconciliation::{PaymentCounts, Refund};
 pub use stock::Written;
 pub use users::{NewUser, Otp, User};
 

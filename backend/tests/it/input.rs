@@ -23,7 +23,7 @@ const POSTS: [&str; 16] = [
     "/admin/promo/stock",
     "/admin/deadletters/replay",
 ];
-const GETS: [&str; 9] = [
+const GETS: [&str; 10] = [
     "/user/get",
     "/item/list",
     "/item/get",
@@ -32,6 +32,7 @@ const GETS: [&str; 9] = [
     "/admin/promos",
     "/admin/audit",
     "/admin/log",
+    "/admin/refunds",
     "/admin/deadletters",
 ];
 

@@ -1,5 +1,13 @@
 //! Webhooks: signed, told twice, too early, too late, of the wrong amount.
 
+use std::time::Duration;
+
+use engine::{Clock as _, SystemClock};
+use floodgate_backend::ledger::LatePayment;
+use floodgate_backend::metrics::Metrics;
+use floodgate_backend::payment::settle_late;
+use floodgate_backend::writer::OrderWriter;
+use floodgate_backend::{Ledger, LedgerSettings, audit};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lua_free_rules::units::Millis;
 use serde_json::{Value, json};
@@ -11,7 +19,7 @@ const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 fn now_s() -> i64 {
-    engine::Clock::now(&engine::SystemClock).seconds()
+    SystemClock.now().seconds()
 }
 
 /// `v1=…` of `time.body` under `secret`.
@@ -238,6 +246,19 @@ async fn a_payment_of_the_wrong_amount_goes_back_and_the_order_can_still_be_paid
     assert_eq!((mended.status, mended.code()), (400, 10001));
     let whole = tell(&shop, &paid("p2", &id, "99.00")).await;
     assert_eq!(outcome(&whole), ("accepted", "paid"));
+    let refunds = shop.get("/admin/refunds", OPERATOR).await.data().clone();
+    let refund = &refunds["refunds"][0];
+    assert!(refund["since"].as_i64().unwrap() > 0);
+    assert_eq!(
+        refunds,
+        json!({
+            "refunds": [{
+                "reference": "acme:p1", "orderId": id, "amount": "98.00",
+                "since": refund["since"], "orderState": "paid",
+            }],
+            "next": null,
+        })
+    );
     let other = shop.order(&ada, 2, 1).await;
     let elsewhere = tell(&shop, &paid("p2", &other, "99.00")).await;
     assert_eq!((elsewhere.status, elsewhere.code()), (400, 10001));
@@ -300,7 +321,58 @@ async fn a_late_payment_reserves_again_while_units_are_left_and_is_refunded_afte
         (&books["paid"], &books["available"]),
         (&json!(4), &json!(1))
     );
+    assert_eq!(
+        report["promos"][0]["payments"],
+        json!({
+            "accepted": 2, "reservedAgain": 2, "late": 0, "refundDue": 2, "refundDueOrders": 1,
+        })
+    );
+    let ask = async |query: &str| shop.get(&format!("/admin/refunds{query}"), OPERATOR).await;
+    let first = ask("?max=1").await.data().clone();
+    assert_eq!(first["refunds"][0]["reference"], "acme:p2");
+    let (since, after) = (&first["next"]["since"], first["next"]["after"].as_str());
+    let second = ask(&format!("?max=1&since={since}&after={}", after.unwrap())).await;
+    assert_eq!(second.data()["refunds"][0]["reference"], "acme:p3");
+    assert_eq!(second.data()["next"], Value::Null);
+    for query in ["?max=0", "?max=1001", "?since=-1", "?since=x"] {
+        assert_eq!(ask(query).await.code(), 10001, "{query}");
+    }
+    let buyers = shop.get("/admin/refunds", &orders[0].0.token).await;
+    assert_eq!((buyers.status, buyers.code()), (403, 20004));
     shop.stop().await;
+}
+
+#[tokio::test]
+async fn the_audit_names_a_late_payment_that_nobody_settles() {
+    let shop = shop_without_patience().await;
+    let (_, id) = expired(&shop, "10001", 1).await;
+    let (dir, engine) = shop.stop().await;
+    let settings = LedgerSettings::sqlite(dir.path(), "ledger.db");
+    let (ledger, order) = (Ledger::open(&settings).await.unwrap(), id.parse().unwrap());
+    let (now, total) = (SystemClock.now(), "198.00".parse().unwrap());
+    let reference = "acme:p1".to_owned();
+    let late = ledger.receive_payment(&reference, order, total, now).await;
+    assert_eq!(late.unwrap().state.name(), "late");
+    let report = async || audit(engine.as_ref(), &ledger, None, Duration::ZERO).await;
+    let found = report().await.unwrap();
+    let words = found.promos[0].faults.iter().map(|fault| fault.0.as_str());
+    let words: Vec<&str> = words.collect();
+    assert!(!found.clean);
+    assert_eq!(words.len(), 1, "{words:?}");
+    assert!(words[0].starts_with("late: payment acme:p1 came at"));
+    assert_eq!(found.promos[0].payments.late, 1);
+
+    let metrics = Metrics::new().unwrap();
+    let late = LatePayment { reference, order };
+    settle_late(&engine, &ledger, &metrics, &late, now)
+        .await
+        .unwrap();
+    let writer = OrderWriter::new(engine.clone(), ledger.clone(), metrics, 100);
+    writer.drain().await.unwrap();
+    let settled = report().await.unwrap();
+    assert!(settled.clean, "{settled:?}");
+    let payments = settled.promos[0].payments;
+    assert_eq!((payments.late, payments.reserved_again), (0, 1));
 }
 
 #[tokio::test]
@@ -312,7 +384,7 @@ async fn a_late_payment_that_a_crash_interrupted_is_settled_by_the_sweeper() {
         .await;
     // Recorded, and then nothing more: as if the process had been killed in between.
     let ledger = shop.ledger().await;
-    let now = engine::Clock::now(&engine::SystemClock);
+    let now = SystemClock.now();
     let total = "99.00".parse().unwrap();
     ledger
         .receive_payment("acme:p1", id.parse().unwrap(), total, now)

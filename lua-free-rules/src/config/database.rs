@@ -108,13 +108,6 @@ impl DatabasePassword {
     }
 }
 
-impl Database {
-    /// Whether processes on several machines can share it.
-    pub const fn is_shared(&self) -> bool {
-        matches!(self, Self::Server(_))
-    }
-}
-
 impl TryFrom<String> for Database {
     type Error = String;
 

@@ -22,6 +22,7 @@ mod crashes;
 mod disk;
 mod orders;
 mod races;
+mod reconciliation;
 mod stock;
 mod users;
 
