@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod bad_input;
+mod beyond;
 mod browser;
 mod buyer;
 mod commands;
@@ -9,6 +10,7 @@ mod crash;
 mod crowd;
 mod dead_letters;
 mod deploy;
+mod fleet;
 mod history;
 mod house;
 mod purchase;
