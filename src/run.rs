@@ -88,6 +88,7 @@ fn open_engine(loaded: &Loaded) -> Outcome<Embedded> {
 fn order_settings(loaded: &Loaded) -> Outcome<backend::Settings> {
     let node = &loaded.config.node;
     Ok(backend::Settings {
+        node_name: "run".to_owned(),
         listen: node.orders.listen.iter().map(|address| address.0).collect(),
         admin: node.orders.admin.0,
         node: node.clone(),

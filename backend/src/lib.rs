@@ -15,6 +15,7 @@
 //! | `reserve` | from a request to create an order to a reservation |
 //! | [`publishing`] | publishing a promo, and whether the shop has the units |
 //! | `promos` | the promos as the engine last told them |
+//! | `catalogue` | the items, and the copies of them that order servers share |
 //! | [`payment`] | the payment adapter, the demo provider, late payments |
 //! | [`writer`] | the order writer: from the stream to the ledger |
 //! | [`sweeper`] | the expiry sweeper: ends unpaid orders, returns their units |
@@ -37,6 +38,7 @@ mod answer;
 mod api;
 pub mod audit;
 mod bounded;
+mod catalogue;
 pub mod error;
 pub mod history;
 pub mod ledger;

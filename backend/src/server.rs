@@ -28,6 +28,7 @@ use crate::accounts::Accounts;
 use crate::answer::{json as json_response, refuse, text};
 use crate::api::{Shop, router};
 use crate::bounded::Bounded;
+use crate::catalogue::Catalogue;
 use crate::error::{BackendError, Result};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -241,6 +242,11 @@ impl Parts {
             accounts: self.accounts.clone(),
             payments: self.payments.clone(),
             promos: self.promos.clone(),
+            catalogue: Catalogue::new(
+                self.engine.clone(),
+                self.ledger.clone(),
+                self.metrics.clone(),
+            ),
             reservations: Reservations {
                 engine: self.engine.clone(),
                 keys: self.settings.keys.clone(),
@@ -294,6 +300,7 @@ impl Parts {
             self.metrics.clone(),
             every,
         )
+        .on(&self.settings.node_name)
     }
 }
 

@@ -13,6 +13,8 @@ use subtle::ConstantTimeEq as _;
 /// Everything [`crate::start`] needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What this node is called among those that share the engine.
+    pub node_name: String,
     /// One order server listens at each of these.
     pub listen: Vec<SocketAddr>,
     /// Where `/live`, `/ready` and `/metrics` are answered.

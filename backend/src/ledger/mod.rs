@@ -9,6 +9,7 @@
 //! | `payments` | payments |
 //! | `stock` | stock_movements, and what a batch of them does to the rest |
 //! | `books` | what the audit counts |
+//! | `fences` | fences: who was replaced writes no more |
 //! | `past` | a promo's past, for holding a crowd's history against it |
 //! | `operators` | operator_log |
 
@@ -25,6 +26,7 @@ use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
 use crate::error::Result;
 
 mod books;
+mod fences;
 mod items;
 mod operators;
 mod orders;
@@ -36,6 +38,7 @@ pub(crate) mod tests;
 mod users;
 
 pub use books::{Books, Fault, Reached};
+pub use fences::SWEEPER;
 pub use items::NewItem;
 pub use operators::OperatorCall;
 pub use orders::Order;

@@ -1,13 +1,13 @@
 //! Orders and releases. Each step of an order is one conditional UPDATE of its row: whoever changes
 //! the row first has decided, and what ends an order records its release in the same transaction.
 
-use engine::Release;
+use engine::{Fence, Release};
 use lua_free_rules::order::State;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{BuyerId, ItemId, Money, OrderId, ReservationNumber, Timestamp};
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::Ledger;
+use super::{Ledger, SWEEPER, fences};
 use crate::error::{BackendError, Result};
 
 /// An order as the ledger has it.
@@ -99,11 +99,12 @@ impl Ledger {
         })
     }
 
-    /// Expires up to `max` orders whose time to pay has passed. Returns how many.
+    /// Expires up to `max` orders whose time to pay has passed, for the sweeper that has `fence`. Returns
+    /// how many.
     ///
     /// # Errors
-    /// If the database fails.
-    pub async fn expire(&self, now: Timestamp, max: u32) -> Result<usize> {
+    /// [`BackendError::Replaced`] if another sweeper has taken over; or if the database fails.
+    pub async fn expire(&self, now: Timestamp, max: u32, fence: Fence) -> Result<usize> {
         let mut tx = self.begin().await?;
         let due = sqlx::query(
             "SELECT id FROM orders WHERE state = 'written' AND pay_by <= ? ORDER BY pay_by LIMIT ?",
@@ -119,6 +120,7 @@ impl Ledger {
         if ids.is_empty() {
             return Ok(0);
         }
+        fences::pass(&mut tx, SWEEPER, fence).await?;
         let ids = serde_json::Value::from(ids).to_string();
         sqlx::query(
             "INSERT INTO releases (order_id, number, amount, state, ended_at) \

@@ -1,6 +1,6 @@
 //! The ledger on a file of its own, and the events that the tests write to it.
 
-use engine::{Change, Event, Release, Reservation};
+use engine::{Change, Event, Fence, Release, Reservation};
 use lua_free_rules::config::CatalogItem;
 use lua_free_rules::order::State;
 use lua_free_rules::promo::{Snapshot, Status, Terms};
@@ -36,6 +36,11 @@ pub async fn open() -> (tempfile::TempDir, Ledger) {
     };
     ledger.seed(&[sneakers]).await.unwrap();
     (dir, ledger)
+}
+
+/// Keeps everyone else from writing until it is dropped.
+pub async fn hold(ledger: &Ledger) -> impl Sized + use<> {
+    ledger.begin().await.unwrap()
 }
 
 fn price() -> Money {
