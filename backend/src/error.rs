@@ -31,6 +31,9 @@ pub enum BackendError {
     /// The ledger holds something else under the same key, or nothing where there must be something.
     #[error("the ledger contradicts the stream: {0}")]
     Contradiction(String),
+    /// Another process holds the lease by now.
+    #[error("another process has taken over the lease `{0}`")]
+    Replaced(&'static str),
     /// An address cannot be listened at.
     #[error("cannot listen at {address}: {source}")]
     Listen {

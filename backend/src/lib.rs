@@ -16,6 +16,7 @@
 //! | `reserve` | from a request to create an order to a reservation |
 //! | [`publishing`] | publishing a promo, and whether the shop has the units |
 //! | `promos` | the promos as the engine last told them |
+//! | `catalogue` | the items, and the copies of them that order servers share |
 //! | [`payment`] | the payment adapter, its providers, late payments |
 //! | [`writer`] | the order writer: from the stream to the ledger |
 //! | [`dead_letters`] | what the writer set aside: shown, and put back |
@@ -41,6 +42,7 @@ mod answer;
 mod api;
 pub mod audit;
 mod bounded;
+mod catalogue;
 pub mod dead_letters;
 pub mod error;
 pub mod history;

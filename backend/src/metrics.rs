@@ -24,6 +24,8 @@ const STREAM_AGE: &str = "floodgate_stream_oldest_age_seconds";
 const DEAD_LETTERS: &str = "floodgate_stream_dead_letters";
 const REBUILDS: &str = "floodgate_engine_rebuilds_total";
 const SWEPT: &str = "floodgate_sweeper_orders_total";
+const SWEEPING: &str = "floodgate_sweeper_has_lease";
+const ITEM_COPIES: &str = "floodgate_backend_item_copies_total";
 const PAYMENTS: &str = "floodgate_payments_total";
 
 /// Seconds; from a reservation in memory to a request that waited for the database.
@@ -47,6 +49,8 @@ pub struct Metrics {
     dead_letters: IntGauge,
     rebuilds: prometheus::IntCounter,
     swept: IntCounterVec,
+    sweeping: IntGauge,
+    item_copies: IntCounterVec,
     payments: IntCounterVec,
 }
 
@@ -116,6 +120,12 @@ impl Metrics {
                 "Orders ended or released by the sweeper.",
                 &["outcome"],
             )?,
+            sweeping: gauge(SWEEPING, "1 where this process is the one that sweeps.")?,
+            item_copies: counters(
+                ITEM_COPIES,
+                "Shared copies of items: `hit`, `miss`, or `failed` to be reached.",
+                &["outcome"],
+            )?,
             payments: counters(
                 PAYMENTS,
                 "Notices of payment, by what became of them.",
@@ -175,6 +185,19 @@ impl Metrics {
         self.swept
             .with_label_values(&[outcome])
             .inc_by(count as u64);
+    }
+
+    pub(crate) fn sweeping(&self, has_lease: bool) {
+        self.sweeping.set(i64::from(has_lease));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.sweeping.get() == 1
+    }
+
+    pub(crate) fn item_copy(&self, outcome: &str) {
+        self.item_copies.with_label_values(&[outcome]).inc();
     }
 
     pub(crate) fn payment(&self, outcome: &str) {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::accounts::Accounts;
 use crate::api::{Shop, router};
 use crate::bounded::Bounded;
+use crate::catalogue::Catalogue;
 use crate::error::{BackendError, Result};
 use crate::ledger::Ledger;
 use crate::listener::{bind, serve};
@@ -269,6 +270,11 @@ impl Parts {
             accounts: self.accounts.clone(),
             payments: self.payments.clone(),
             promos: self.promos.clone(),
+            catalogue: Catalogue::new(
+                self.engine.clone(),
+                self.ledger.clone(),
+                self.metrics.clone(),
+            ),
             reservations: Reservations {
                 engine: self.engine.clone(),
                 keys: self.settings.keys.clone(),

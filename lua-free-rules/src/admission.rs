@@ -9,7 +9,7 @@ use crate::token::{Access, Session, TokenFault};
 use crate::units::{ItemId, PromoId, Timestamp};
 
 /// An edge that has not heard of a promo for longer than this issues no tokens for it.
-pub const PROMO_STALE_MS: u64 = 5_000;
+pub const PROMO_STALE_MS: i64 = 5_000;
 
 /// What the edge knows of a request for an access token.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct TokenFacts<'a> {
     /// The promo as the engine last told it.
     pub promo: Option<&'a Snapshot>,
     /// How long ago the engine told it, by a clock that is never set; `None` if it never did.
-    pub heard_ms_ago: Option<u64>,
+    pub heard_ms_ago: Option<i64>,
     /// The item that was asked for.
     pub item: ItemId,
 }

@@ -38,7 +38,7 @@ struct Ready<'a> {
     promos: usize,
     /// Milliseconds since the engine was heard; absent if it never was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    engine_heard_ms_ago: Option<u64>,
+    engine_heard_ms_ago: Option<i64>,
     upstreams: Vec<UpstreamState<'a>>,
 }
 
@@ -138,9 +138,9 @@ fn metrics(edge: &Edge) -> Response<Full<Bytes>> {
         edge.metrics
             .upstream_state(&upstream.name, upstream.is_healthy(), upstream.in_flight());
     }
-    let age_ms = edge.promos.heard().ms_ago();
-    let age_ms = age_ms.map_or(-1, |age_ms| i64::try_from(age_ms).unwrap_or(i64::MAX));
-    edge.metrics.promos_age_ms.set(age_ms);
+    edge.metrics
+        .promos_age_ms
+        .set(edge.promos.heard().ms_ago().unwrap_or(-1));
     let kind = "text/plain; version=0.0.4";
     respond(StatusCode::OK, kind, edge.metrics.text().into())
 }

@@ -35,9 +35,9 @@ impl Heard {
     }
 
     /// How old they are; `None` if the engine was never heard.
-    pub fn ms_ago(&self) -> Option<u64> {
+    pub fn ms_ago(&self) -> Option<i64> {
         let age = self.at?.elapsed();
-        Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+        Some(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
     }
 }
 

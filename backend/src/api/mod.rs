@@ -22,6 +22,7 @@ use lua_free_rules::units::Timestamp;
 
 use crate::accounts::Accounts;
 use crate::answer::{Reply, refuse, refuse_method};
+use crate::catalogue::Catalogue;
 use crate::error::{BackendError, Result};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -50,6 +51,7 @@ pub struct Shop {
     pub accounts: Accounts,
     pub payments: Payments,
     pub promos: Promos,
+    pub catalogue: Catalogue,
     pub reservations: Reservations,
     pub metrics: Metrics,
     pub operator_token: Secret,

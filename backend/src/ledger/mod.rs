@@ -12,6 +12,7 @@
 //! | `movements` | stock_movements: once each |
 //! | `publishings` | publishings |
 //! | `books` | what the audit counts |
+//! | `fences` | fences: who was replaced writes no more |
 //! | `past` | a promo's past, for holding a crowd's history against it |
 //! | `replay` | all events, for rebuilding an engine that lost its memory |
 //! | `operators` | operator_log |
@@ -41,6 +42,7 @@ pub(crate) mod codes;
 mod connection;
 mod database;
 mod dialect;
+mod fences;
 mod items;
 mod movements;
 mod operators;
@@ -59,6 +61,7 @@ mod users;
 pub use books::{Books, Fault, Reached};
 #[cfg(test)]
 pub(crate) use database::is_usable;
+pub use fences::SWEEPER;
 pub use items::NewItem;
 pub use operators::OperatorCall;
 pub use orders::Order;

@@ -1,14 +1,14 @@
 //! Orders and releases. Each step of an order is one conditional UPDATE of its row: whoever changes
 //! the row first has decided, and what ends an order records its release in the same transaction.
 
-use engine::Release;
+use engine::{Fence, Release};
 use lua_free_rules::order::State;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{BuyerId, ItemId, Money, OrderId, ReservationNumber, Timestamp};
 
-use super::Ledger;
 use super::connection::{Row, Tx};
 use super::retry::retried;
+use super::{Ledger, SWEEPER, fences};
 use crate::error::{BackendError, Result};
 
 /// An order as the ledger has it.
@@ -115,11 +115,11 @@ impl Ledger {
     }
 
     /// Expires up to `max` orders whose time to pay has passed, but for those that others are changing
-    /// just now. Returns how many.
+    /// just now, for the sweeper that has `fence`. Returns how many.
     ///
     /// # Errors
-    /// If the database fails.
-    pub async fn expire(&self, now: Timestamp, max: u32) -> Result<usize> {
+    /// [`BackendError::Replaced`] if another sweeper has taken over; or if the database fails.
+    pub async fn expire(&self, now: Timestamp, max: u32, fence: Fence) -> Result<usize> {
         retried(|| async {
             let mut tx = self.begin().await?;
             let due = tx
@@ -136,6 +136,7 @@ impl Ledger {
             if due.is_empty() {
                 return Ok(0);
             }
+            fences::pass(&mut tx, SWEEPER, fence).await?;
             let rows = serde_json::to_string(&due)?;
             tx.query(
                 "INSERT INTO releases (order_id, number, amount, state, ended_at) \

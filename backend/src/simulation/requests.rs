@@ -295,7 +295,7 @@ fn at_the_edge(
         session: Session::verify(session, keys, now).ok(),
         rate: Verdict::Pass(Arrival::default()),
         promo: known,
-        heard_ms_ago: Some(u64::try_from(now.ms_since(heard.0)).unwrap_or(0)),
+        heard_ms_ago: Some(now.ms_since(heard.0)),
         item: ITEM,
     })?;
     let asks_nothing = known.is_none_or(|promo| promo.terms.challenges.is_empty());

@@ -88,6 +88,7 @@ pub fn settings(data_dir: &Path, keys: KeyRing, promos: Vec<Promo>) -> Settings 
     node.accounts.otp_delivery = OtpDelivery::Echo;
     node.writer.sweep_every = Millis::new(20);
     Settings {
+        node_name: "test".to_owned(),
         publish_first: false,
         exclusive: true,
         listen: vec![any, any],
@@ -122,6 +123,17 @@ pub fn settings(data_dir: &Path, keys: KeyRing, promos: Vec<Promo>) -> Settings 
 pub async fn ledger_in(dir: &Path) -> Ledger {
     let settings = LedgerSettings::sqlite(dir, "ledger.db");
     Ledger::open(&settings).await.unwrap()
+}
+
+/// Asks until the answer is yes; each question is a real one.
+pub async fn until(what: &str, question: impl AsyncFn() -> bool) {
+    let asking = async {
+        while !question().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    asked.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
 impl Shop {
@@ -282,6 +294,13 @@ impl Shop {
         };
         let waited = tokio::time::timeout(PATIENCE, follow).await;
         waited.unwrap_or_else(|_| panic!("order {order} never was {state}"))
+    }
+
+    /// What Prometheus would scrape.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.running.admin);
+        let answer = self.client.get(url).send().await.unwrap();
+        answer.text().await.unwrap()
     }
 
     /// The audit's answer, once nothing is on its way any more.

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use engine::{Change, Event, Release, Reservation};
+use engine::{Change, Event, Fence, Release, Reservation};
 use floodgate_servers::{MariaDb, Postgres};
 use lua_free_rules::config::CatalogItem;
 use lua_free_rules::order::State;
@@ -150,6 +150,11 @@ fn sneakers() -> CatalogItem {
         description: String::new(),
         img_url: "/sneakers.svg".to_owned(),
     }
+}
+
+/// Keeps everyone else from writing until it is dropped.
+pub async fn hold(ledger: &Ledger) -> impl Sized + use<> {
+    ledger.begin().await.unwrap()
 }
 
 fn price() -> Money {

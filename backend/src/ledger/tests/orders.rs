@@ -17,7 +17,7 @@ async fn of_payment_expiry_and_cancellation_exactly_one_wins(home: &Home) {
     let expiring = tokio::spawn({
         let ledger = ledger.clone();
         async move {
-            while ledger.expire(LATER, 3).await.unwrap() > 0 {
+            while ledger.expire(LATER, 3, Fence(1)).await.unwrap() > 0 {
                 tokio::task::yield_now().await;
             }
         }
@@ -171,4 +171,29 @@ async fn a_late_payment_without_units_is_refunded(home: &Home) {
         cancelled,
         Err(BackendError::Refused(Refusal::OrderState { .. }))
     ));
+}
+
+#[tokio::test]
+async fn a_sweeper_that_was_replaced_ends_no_order() {
+    let (_dir, ledger) = open().await;
+    let batch = [published(50), reserved(2, 5, 1)];
+    ledger.write_events(&batch, NOW).await.unwrap();
+    ledger.raise_fence(SWEEPER, Fence(7)).await.unwrap();
+    ledger.raise_fence(SWEEPER, Fence(7)).await.unwrap();
+    for refused in [
+        ledger.raise_fence(SWEEPER, Fence(6)).await.err(),
+        ledger.expire(LATER, 10, Fence(6)).await.err(),
+        // No one has such a lease.
+        ledger.raise_fence("cleaner", Fence(9)).await.err(),
+    ] {
+        assert!(
+            matches!(refused, Some(BackendError::Replaced(_))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(state(&ledger, 2).await, State::Written);
+    assert_eq!(ledger.pending_releases(9).await.unwrap(), []);
+    assert_eq!(ledger.expire(LATER, 10, Fence(8)).await.unwrap(), 1);
+    assert!(ledger.raise_fence(SWEEPER, Fence(7)).await.is_err());
+    assert_eq!(state(&ledger, 2).await, State::Expired);
 }

@@ -126,3 +126,10 @@ CREATE TABLE operator_log (
     what    TEXT         NOT NULL,
     outcome VARCHAR(512) NOT NULL
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- For each lease the greatest number under which its holder wrote here.
+CREATE TABLE fences (
+    name  VARCHAR(64) NOT NULL PRIMARY KEY,
+    fence BIGINT      NOT NULL
+) ENGINE = InnoDB, CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+INSERT INTO fences (name, fence) VALUES ('sweeper', 0);

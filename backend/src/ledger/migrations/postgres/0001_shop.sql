@@ -124,3 +124,10 @@ CREATE TABLE operator_log (
     what    TEXT   NOT NULL,
     outcome TEXT   NOT NULL
 );
+
+-- For each lease the greatest number under which its holder wrote here.
+CREATE TABLE fences (
+    name  TEXT COLLATE "C" PRIMARY KEY,
+    fence BIGINT NOT NULL
+);
+INSERT INTO fences (name, fence) VALUES ('sweeper', 0);

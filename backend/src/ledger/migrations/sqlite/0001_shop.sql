@@ -121,3 +121,10 @@ CREATE TABLE operator_log (
     what    TEXT    NOT NULL,
     outcome TEXT    NOT NULL
 ) STRICT;
+
+-- For each lease the greatest number under which its holder wrote here.
+CREATE TABLE fences (
+    name  TEXT    PRIMARY KEY,
+    fence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO fences (name, fence) VALUES ('sweeper', 0);
