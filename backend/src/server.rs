@@ -63,7 +63,7 @@ pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> 
     }
     let mut running = serve_all(ports, &shop);
     let (writer, sweeper) = shop.workers();
-    running.workers = Some(Workers::start(writer, sweeper));
+    running.workers = Some(Workers::start(&shop.settings.node_name, writer, sweeper));
     Ok(running)
 }
 
@@ -87,7 +87,7 @@ pub async fn start_writer(settings: WriterSettings, engine: SharedEngine) -> Res
     let metrics = Metrics::new()?;
     let (writer, sweeper) = workers(&settings.writer, &engine, &ledger, &metrics);
     let mut running = ports.serve(&engine, &ledger, &metrics, Router::new);
-    running.workers = Some(Workers::start(writer, sweeper));
+    running.workers = Some(Workers::start(&settings.node_name, writer, sweeper));
     Ok(running)
 }
 

@@ -15,6 +15,8 @@ use crate::payment::Webhook;
 /// Everything [`crate::start`] and [`crate::start_order_servers`] need.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What this node is called among those that share the engine.
+    pub node_name: String,
     /// One order server listens at each of these.
     pub listen: Vec<SocketAddr>,
     /// Where `/live`, `/ready` and `/metrics` are answered.
@@ -46,6 +48,8 @@ pub struct Settings {
 /// Everything [`crate::start_writer`] needs.
 #[derive(Debug, Clone)]
 pub struct WriterSettings {
+    /// What this node is called among those that share the engine.
+    pub node_name: String,
     /// Where `/live`, `/ready` and `/metrics` are answered.
     pub admin: SocketAddr,
     /// The ledger's database.

@@ -22,8 +22,9 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts both.
-    pub(crate) fn start(writer: OrderWriter, sweeper: Sweeper) -> Self {
+    /// Starts both on the node of that name.
+    pub(crate) fn start(node: &str, writer: OrderWriter, sweeper: Sweeper) -> Self {
+        tracing::info!(node, "this process writes orders and ends what is not paid");
         let (stop_sweeping, stop_writing) = (watch::channel(false).0, watch::channel(false).0);
         let (sweeper_stops, writer_stops) = (stop_sweeping.subscribe(), stop_writing.subscribe());
         Self {
