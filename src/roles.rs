@@ -54,10 +54,10 @@ async fn orders(loaded: &Loaded, name: &str, role: Role) -> Outcome {
     let mut stop = Stop::watch()?;
     // Secrets are asked for only where they are used, and before anything is opened.
     let order_servers = match role {
-        Role::Backend => Some(settings::order_servers(loaded)?),
+        Role::Backend => Some(settings::order_servers(loaded, name)?),
         Role::Proxy | Role::Writer => None,
     };
-    let writer = settings::writer(loaded)?;
+    let writer = settings::writer(loaded, name)?;
     let home = Home::open(loaded, name).await?;
     let engine = home.shared();
     let start = || async {

@@ -25,9 +25,10 @@ pub fn run(folder: &Path) -> Outcome {
 
 async fn serve(loaded: &Loaded) -> Outcome {
     let mut stop = Stop::watch()?;
-    let home = Home::open(loaded, &loaded.node_name(WHAT)).await?;
+    let name = loaded.node_name(WHAT);
+    let order_servers = settings::order_servers(loaded, &name)?;
+    let home = Home::open(loaded, &name).await?;
     let engine = home.shared();
-    let order_servers = settings::order_servers(loaded)?;
     let started = if loaded.is_exclusive() {
         Some(backend::start(order_servers, engine.clone()).await?)
     } else {

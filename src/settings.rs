@@ -8,11 +8,11 @@ use lua_free_rules::config::Address;
 use crate::load::Loaded;
 use crate::{Failure, Outcome, secrets};
 
-/// What order servers are started with.
+/// What order servers are started with, in a process of that name.
 ///
 /// # Errors
 /// Every secret that cannot be used.
-pub fn order_servers(loaded: &Loaded) -> Outcome<backend::Settings> {
+pub fn order_servers(loaded: &Loaded, name: &str) -> Outcome<backend::Settings> {
     let mut faults = Faults::default();
     let keys = faults.take(secrets::key_ring(loaded))?;
     let operator_token = faults.take(secrets::operator_token(loaded))?;
@@ -26,6 +26,7 @@ pub fn order_servers(loaded: &Loaded) -> Outcome<backend::Settings> {
     };
     let node = &loaded.config.node;
     Ok(backend::Settings {
+        node_name: name.to_owned(),
         listen: node.orders.listen.iter().map(|address| address.0).collect(),
         admin: node.orders.admin.0,
         node: node.clone(),
@@ -42,13 +43,14 @@ pub fn order_servers(loaded: &Loaded) -> Outcome<backend::Settings> {
     })
 }
 
-/// What the order writer and the sweeper are started with.
+/// What the order writer and the sweeper are started with, in a process of that name.
 ///
 /// # Errors
 /// A password that cannot be read.
-pub fn writer(loaded: &Loaded) -> Outcome<backend::WriterSettings> {
+pub fn writer(loaded: &Loaded, name: &str) -> Outcome<backend::WriterSettings> {
     let node = &loaded.config.node;
     Ok(backend::WriterSettings {
+        node_name: name.to_owned(),
         admin: node.writer.admin.0,
         ledger: secrets::ledger(loaded)?,
         writer: node.writer.clone(),

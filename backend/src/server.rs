@@ -65,7 +65,8 @@ pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> 
     }
     let mut running = serve_all(ports, &shop);
     let (writer, sweeper, recovery) = shop.workers()?;
-    running.workers = Some(Workers::start(writer, sweeper, recovery));
+    let node = &shop.settings.node_name;
+    running.workers = Some(Workers::start(node, writer, sweeper, recovery));
     Ok(running)
 }
 
@@ -87,9 +88,10 @@ pub async fn start_writer(settings: WriterSettings, engine: SharedEngine) -> Res
     let ports = Ports::bind(settings.admin, &[])?;
     let ledger = Ledger::open(&settings.ledger).await?;
     let metrics = Metrics::new()?;
-    let (writer, sweeper, recovery) = workers(&settings.writer, &engine, &ledger, &metrics)?;
+    let node = &settings.node_name;
+    let (writer, sweeper, recovery) = workers(node, &settings.writer, &engine, &ledger, &metrics)?;
     let mut running = ports.serve(&engine, &ledger, &metrics, Router::new);
-    running.workers = Some(Workers::start(writer, sweeper, recovery));
+    running.workers = Some(Workers::start(node, writer, sweeper, recovery));
     Ok(running)
 }
 
@@ -100,6 +102,7 @@ fn serve_all(ports: Ports, shop: &Parts) -> Running {
 }
 
 fn workers(
+    node: &str,
     settings: &config::Writer,
     engine: &SharedEngine,
     ledger: &Ledger,
@@ -108,7 +111,7 @@ fn workers(
     let (stream, batch_max) = (engine.clone(), settings.batch_max);
     let writer = OrderWriter::new(stream, ledger.clone(), metrics.clone(), batch_max);
     let every = settings.sweep_every.duration();
-    let sweeper = Sweeper::new(engine.clone(), ledger.clone(), metrics.clone(), every);
+    let sweeper = Sweeper::new(engine.clone(), ledger.clone(), metrics.clone(), every).on(node);
     let (engine, ledger, metrics) = (engine.clone(), ledger.clone(), metrics.clone());
     let recovery = Recovery::new(engine, ledger, writer.clone(), metrics)?;
     Ok((writer, sweeper, recovery))
@@ -318,7 +321,7 @@ impl Parts {
     }
 
     fn workers(&self) -> Result<(OrderWriter, Sweeper, Recovery)> {
-        let settings = &self.settings.node.writer;
-        workers(settings, &self.engine, &self.ledger, &self.metrics)
+        let (node, settings) = (&self.settings.node_name, &self.settings.node.writer);
+        workers(node, settings, &self.engine, &self.ledger, &self.metrics)
     }
 }

@@ -48,6 +48,8 @@ pub struct Settings {
 /// Everything [`crate::start_writer`] needs.
 #[derive(Debug, Clone)]
 pub struct WriterSettings {
+    /// What this node is called among those that share the engine.
+    pub node_name: String,
     /// Where `/live`, `/ready` and `/metrics` are answered.
     pub admin: SocketAddr,
     /// The ledger's database.

@@ -24,8 +24,14 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts all of them.
-    pub(crate) fn start(writer: OrderWriter, sweeper: Sweeper, recovery: Recovery) -> Self {
+    /// Starts all of them on the node of that name.
+    pub(crate) fn start(
+        node: &str,
+        writer: OrderWriter,
+        sweeper: Sweeper,
+        recovery: Recovery,
+    ) -> Self {
+        tracing::info!(node, "this process writes orders and ends what is not paid");
         let (stop_sweeping, stop_writing) = (watch::channel(false).0, watch::channel(false).0);
         let (sweeper_stops, writer_stops) = (stop_sweeping.subscribe(), stop_writing.subscribe());
         let recovery_stops = stop_sweeping.subscribe();

@@ -36,7 +36,7 @@ pub(super) async fn pass(tx: &mut Tx, lease: &'static str, fence: Fence) -> Resu
         .bind(fence.0)
         .execute()
         .await?;
-    if passed == 0 {
+    if passed.rows == 0 {
         return Err(BackendError::Replaced(lease));
     }
     Ok(())

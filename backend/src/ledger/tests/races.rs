@@ -366,7 +366,7 @@ async fn an_order_is_expired_once(home: &Home) {
         sweeping.spawn(async move {
             let mut expired = 0;
             loop {
-                match ledger.expire(LATER, 7).await.unwrap() {
+                match ledger.expire(LATER, 7, Fence(1)).await.unwrap() {
                     0 => return expired,
                     some => expired += some,
                 }
@@ -375,7 +375,7 @@ async fn an_order_is_expired_once(home: &Home) {
     }
     let expired: usize = sweeping.join_all().await.into_iter().sum();
     // What one had locked just then, the others have left out; the last one finds what is left.
-    let rest = home.ledger.expire(LATER, 1_000).await.unwrap();
+    let rest = home.ledger.expire(LATER, 1_000, Fence(1)).await.unwrap();
     assert_eq!(expired + rest, 100);
     assert_eq!(
         home.ledger.pending_releases(1_000).await.unwrap().len(),
