@@ -225,6 +225,7 @@ async fn the_database_hangs_and_comes_back() {
         buyers.push(Buyer::register(&edge, &format!("+4917{number:08}")).await);
     }
     let tokens = join_all(buyers.iter().map(|buyer| buyer.token(1))).await;
+    assert_eq!(buyers[0].get("/item/get?id=1").await.0, 200);
     fleet.database.freeze();
     let mut orders = Vec::new();
     for (buyer, token) in buyers.iter().zip(&tokens) {

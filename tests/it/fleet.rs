@@ -1,11 +1,12 @@
 //! A Floodgate of many processes: edges, order servers and writers on one Redis and one database server, all
 //! of them started for one test.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use floodgate_servers::{MariaDb, Postgres, Redis};
 
@@ -132,6 +133,14 @@ impl Fleet {
         let published = fleet.floodgate(&["publish", "1"]);
         let words = String::from_utf8_lossy(&published.stderr);
         assert!(published.status.success(), "{words}\n{}", fleet.logs());
+        // An edge hears of it at once, or at its next look.
+        for edge in fleet.edges {
+            let begun = Instant::now();
+            while !knows_the_promo(edge) {
+                assert!(begun.elapsed() < PATIENCE, "{edge} never heard of it");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         fleet
     }
 
@@ -312,6 +321,17 @@ impl Shop for AtEdge<'_> {
     fn floodgate(&self, arguments: &[&str]) -> Output {
         self.fleet.floodgate(arguments)
     }
+}
+
+/// Whether an edge tells of promo 1, asked without a client of any kind: fleets are made outside of one.
+fn knows_the_promo(edge: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(edge).unwrap();
+    let request =
+        format!("GET /promo/state?id=1 HTTP/1.1\r\nHost: {edge}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.starts_with("HTTP/1.1 200")
 }
 
 /// An address that is free, below the ports that systems give out, and given to nobody else in this

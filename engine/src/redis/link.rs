@@ -415,6 +415,8 @@ fn server_fault(error: &RedisError, detail: String) -> Fault {
         // Memory is full: what is in the stream must be written first.
         Some("OOM") => Fault::Final(Refusal::Overloaded.into()),
         Some("BUSY" | "MISCONF" | "NOREPLICAS") => Fault::NotDone(detail),
+        // For who reads a stream that was not begun, or begins one that was: they know what to do.
+        Some("NOGROUP" | "BUSYGROUP") => Fault::Final(EngineError::Unavailable(detail)),
         _ => {
             tracing::error!(detail, "a step in Redis failed");
             Fault::Final(EngineError::Unavailable(detail))

@@ -410,7 +410,7 @@ impl OrderStream for Redis {
     async fn replay(&self, id: EntryId) -> Result<bool> {
         let key = self.link.keys.meta(PromoId(id.stream));
         let call = Call::new(&scripts::REPLAY, key, [id.number.to_string()]);
-        let replayed: i64 = self.link.call_on(&call, Repeat::Once, Memory::Any).await?;
+        let replayed: i64 = self.link.call(&call, Repeat::Once).await?;
         Ok(replayed == 1)
     }
 }
