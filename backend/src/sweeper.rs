@@ -23,9 +23,10 @@ const LATE_MAX: u32 = 50;
 /// Shortest pause between two sweeps.
 const SWEEP_EVERY_MIN: Duration = Duration::from_millis(10);
 const TEND_EVERY: Duration = Duration::from_secs(1);
-/// How long the lease outlives its holder. Far more than what passes between two renewals, the time that
-/// each may take included: who holds it knows that he does.
+/// How long the lease outlives its holder. More than what may pass until it is renewed, taking it or the
+/// renewal before included: who holds it knows that he does.
 const LEASE_TTL: Duration = Duration::from_secs(5);
+const TAKE_MAX: Duration = Duration::from_secs(2);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 const RENEW_MAX: Duration = Duration::from_secs(1);
 
@@ -90,7 +91,7 @@ impl Sweeper {
 
     async fn hold_on(&self) {
         loop {
-            match timeout(LEASE_TTL, self.take()).await {
+            match timeout(TAKE_MAX, self.take()).await {
                 Ok(Ok(Some(fence))) => self.sweep_while_held(fence).await,
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "nobody is known to sweep; trying again"),

@@ -48,6 +48,9 @@ pub struct Line {
     engine: SharedEngine,
     who: &'static str,
     state: Mutex<State>,
+    /// Calls go one by one: those of a piece of work that is held up or dead would else still be under way
+    /// in the engine's threads, and no two sales of a seed would be the same.
+    in_turn: tokio::sync::Mutex<()>,
     stopped: Notify,
     resumed: Notify,
 }
@@ -94,6 +97,7 @@ impl Line {
                 again: Vec::new(),
                 broken_rule: None,
             }),
+            in_turn: tokio::sync::Mutex::default(),
             stopped: Notify::new(),
             resumed: Notify::new(),
         }
@@ -217,6 +221,7 @@ impl Line {
         step: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let unavailable = || Err(EngineError::Unavailable(ON_PURPOSE.to_owned()));
+        let _in_turn = self.in_turn.lock().await;
         let turn = self.turn(name);
         match turn {
             Turn::Die => self.die(&format!("before {name}")).await,
