@@ -283,3 +283,23 @@ fn alerts_are_about_metrics_that_there_are() {
             .all(|target| target.parse::<std::net::SocketAddr>().is_ok())
     );
 }
+
+#[test]
+fn floodgate_check_takes_every_folder_for_every_role_of_its_host() {
+    for (folder, roles) in [
+        ("compose/config", ["proxy", "backend", "writer"].as_slice()),
+        ("four-hosts/edge", &["proxy"]),
+        ("four-hosts/orders-1", &["backend", "writer"]),
+        ("four-hosts/orders-2", &["backend", "writer"]),
+    ] {
+        for role in roles {
+            let checked = Command::new(env!("CARGO_BIN_EXE_floodgate"))
+                .args(["check", "--role", role, "--config"])
+                .arg(deploy(folder))
+                .output()
+                .unwrap();
+            let errors = String::from_utf8_lossy(&checked.stderr);
+            assert!(checked.status.success(), "{folder} as {role}: {errors}");
+        }
+    }
+}
