@@ -2,7 +2,7 @@
 //! dropping anything: a shell between the two waits for the end of its own input.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 /// Longest that a server may take to answer after its start; generous, since tests share cores.
 const START_MAX: Duration = Duration::from_secs(120);
-/// The shell: starts what it is given, tells its process id, and kills it when its own input ends.
-const KEEPER: &str = r#"log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null"#;
+/// The shell: starts what it is given, tells its process id, and kills it when told so, or when its own
+/// input ends: then its owner is gone, and the folder goes too.
+const KEEPER: &str = r#"log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!
+read -r told; kill -9 $! 2>/dev/null; wait $! 2>/dev/null; [ "$told" ] || rm -rf "${log%/*}""#;
 
 /// A process and the shell that keeps it.
 pub(crate) struct Kept {
@@ -20,7 +22,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Starts a program; what it prints goes to `log`.
+    /// Starts a program; what it prints goes to `log`, which lies in the program's own folder: the folder
+    /// is removed when the owner is gone, also if he could not do it himself.
     pub(crate) fn start<S: AsRef<OsStr>>(log: &Path, program: &[S]) -> Self {
         let mut keeper = Command::new("sh")
             .arg("-c")
@@ -48,8 +51,15 @@ impl Kept {
     /// Ends it as a crash does, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         signal(self.pid, "-KILL");
-        drop(self.keeper.stdin.take());
+        if let Some(mut told) = self.keeper.stdin.take() {
+            told.write_all(b"kill\n").unwrap();
+        }
         self.keeper.wait().unwrap();
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&self) -> bool {
+        runs(self.pid)
     }
 
     /// Stops it from running, or lets it run on: `-STOP`, `-CONT`.
@@ -66,12 +76,53 @@ impl Drop for Kept {
     }
 }
 
-fn signal(pid: u32, name: &str) {
+/// Runs a program to its end; panics with what it printed if it fails.
+pub(crate) fn finish(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let print = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}{}",
+        print(&output.stdout),
+        print(&output.stderr)
+    );
+    print(&output.stdout)
+}
+
+/// Whether the tests run as root, who may not run every server.
+pub(crate) fn is_root() -> bool {
+    static IS_ROOT: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| finish(Command::new("id").arg("-u")).trim() == "0");
+    *IS_ROOT
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
     // A process that is gone already needs no signal.
     let _ = Command::new("kill")
         .args([name, &pid.to_string()])
         .stderr(Stdio::null())
         .status();
+}
+
+/// The process ids of a process's children.
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|child| stat(*child).is_some_and(|(_, parent)| parent == pid))
+        .collect()
+}
+
+/// Whether a process runs. What was killed stays in the table until its parent has looked: `Z`.
+pub(crate) fn runs(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// A process's state and parent.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut words = rest.split(' ');
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
 }
 
 /// A port of the loopback interface that was free just now.

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `kept` | a process that is killed when its owner is dropped or dies |
 //! | [`redis`] | redis-server |
+//! | [`mariadb`] | mariadbd |
+//! | [`postgres`] | postgres |
 //!
 //! A server that is missing on the machine is a failure, never a reason to skip: these functions panic,
 //! since only tests and measurements call them. `make test` installs what they need.
@@ -12,7 +14,11 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod kept;
+pub mod mariadb;
+pub mod postgres;
 pub mod redis;
 
 pub use kept::free_port;
+pub use mariadb::MariaDb;
+pub use postgres::Postgres;
 pub use redis::Redis;
