@@ -64,7 +64,7 @@ pub fn audit(
     let history = match histories.as_slice() {
         [] => None,
         histories => {
-            let ledger = loaded.ledger();
+            let ledger = secrets::ledger(&loaded)?;
             let judging = backend::history::hold_against(histories, &audit, &ledger);
             Some(runtime.block_on(judging)?)
         }
@@ -124,7 +124,7 @@ async fn report(
         return Err(Failure::Other(anyhow::anyhow!(words)));
     }
     match Embedded::open(&path, Arc::new(SystemClock), loaded.engine_options()) {
-        Ok(engine) => Ok(of_files(Arc::new(engine), loaded, promo, wait).await?),
+        Ok(engine) => of_files(Arc::new(engine), loaded, promo, wait).await,
         Err(OpenError::Locked(_)) => ask(loaded, promo, wait).await,
         Err(error) => Err(error.into()),
     }
@@ -136,8 +136,8 @@ async fn of_files(
     loaded: &Loaded,
     promo: Option<PromoId>,
     wait: Duration,
-) -> anyhow::Result<AuditReport> {
-    let ledger = Ledger::open(&loaded.ledger()).await?;
+) -> Outcome<AuditReport> {
+    let ledger = Ledger::open(&secrets::ledger(loaded)?).await?;
     let batch_max = loaded.config.node.writer.batch_max;
     let writer = OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max);
     // A ledger that cannot be written now is told by the audit: it is late.

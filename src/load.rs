@@ -43,11 +43,6 @@ impl Loaded {
             .with_context(|| format!("cannot make {} and keep others out", path.display()))
     }
 
-    pub fn ledger(&self) -> PathBuf {
-        self.data_dir()
-            .join(self.config.node.database.sqlite_path())
-    }
-
     pub fn engine(&self) -> PathBuf {
         self.data_dir().join("engine.db")
     }

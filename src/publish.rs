@@ -39,19 +39,15 @@ pub fn publish(folder: &Path, promo: i64) -> Outcome {
     runtime.block_on(async {
         let options = loaded.engine_options();
         match Embedded::open(&loaded.engine(), Arc::new(SystemClock), options) {
-            Ok(engine) => Ok(into_files(Arc::new(engine), &loaded, proposal).await?),
+            Ok(engine) => into_files(Arc::new(engine), &loaded, proposal).await,
             Err(OpenError::Locked { .. }) => ask(&loaded, proposal).await,
             Err(error) => Err(error.into()),
         }
     })
 }
 
-async fn into_files(
-    engine: Arc<Embedded>,
-    loaded: &Loaded,
-    proposal: &Promo,
-) -> anyhow::Result<()> {
-    let ledger = Ledger::open(&loaded.ledger()).await?;
+async fn into_files(engine: Arc<Embedded>, loaded: &Loaded, proposal: &Promo) -> Outcome {
+    let ledger = Ledger::open(&secrets::ledger(loaded)?).await?;
     ledger.seed(&loaded.config.catalog).await?;
     // What waits in the stream was sold: it is written first, as the next start would do.
     let batch_max = loaded.config.node.writer.batch_max;

@@ -91,7 +91,7 @@ fn order_settings(loaded: &Loaded) -> Outcome<backend::Settings> {
         listen: node.orders.listen.iter().map(|address| address.0).collect(),
         admin: node.orders.admin.0,
         node: node.clone(),
-        database: loaded.ledger(),
+        ledger: secrets::ledger(loaded)?,
         keys: secrets::key_ring(loaded)?,
         operator_token: backend::Secret::new(secrets::operator_token(loaded)?),
         webhook_secret: backend::Secret::new(secrets::webhook_secret(loaded)?),

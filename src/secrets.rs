@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use backend::{LedgerSettings, Secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lua_free_rules::config::KeyFile;
@@ -73,6 +74,24 @@ pub fn webhook_secret(loaded: &Loaded) -> Outcome<String> {
         None,
         "webhook.secret",
     )
+}
+
+/// What it takes to open the ledger.
+pub fn ledger(loaded: &Loaded) -> Outcome<LedgerSettings> {
+    let node = &loaded.config.node;
+    let password = match (&node.database_password.file, &node.database_password.env) {
+        (Some(file), _) => Some(from_file(&loaded.path(file))),
+        (None, Some(name)) => Some(from_environment(name)),
+        (None, None) => None,
+    };
+    let password = password
+        .transpose()
+        .map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
+    Ok(LedgerSettings {
+        database: node.database.clone(),
+        password: password.map(Secret::new),
+        data_dir: loaded.data_dir(),
+    })
 }
 
 fn secret(

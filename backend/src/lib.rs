@@ -54,6 +54,6 @@ pub mod writer;
 
 pub use audit::{AuditReport, audit};
 pub use error::BackendError;
-pub use ledger::Ledger;
+pub use ledger::{Ledger, LedgerSettings};
 pub use server::{Running, start};
 pub use settings::{Secret, Settings};

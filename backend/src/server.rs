@@ -86,7 +86,7 @@ pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> 
     for address in &settings.listen {
         listeners.push(bind(*address)?);
     }
-    let ledger = Ledger::open(&settings.database).await?;
+    let ledger = Ledger::open(&settings.ledger).await?;
     publishing::check_pair(engine.as_ref(), &ledger).await?;
     ledger.seed(&settings.catalog).await?;
     let shop = Parts::new(settings, engine, ledger, metrics)?;

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lua_free_rules::config;
 use lua_free_rules::keys::KeyRing;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+
+use crate::ledger::LedgerSettings;
 
 /// Everything [`crate::start`] needs.
 #[derive(Debug, Clone)]
@@ -19,8 +20,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// The node: orders, writer, accounts and payment are read from it.
     pub node: config::Node,
-    /// The ledger's file.
-    pub database: PathBuf,
+    /// The ledger's database.
+    pub ledger: LedgerSettings,
     /// The keys that sign sessions and access tokens.
     pub keys: KeyRing,
     /// What an operator shows.
@@ -57,6 +58,11 @@ impl Secret {
         // Digests have one length, so the time does not tell the secret's length either.
         let (left, right) = (Sha256::digest(&self.0), Sha256::digest(shown));
         !self.is_empty() && bool::from(left.as_slice().ct_eq(right.as_slice()))
+    }
+
+    /// The secret itself, if it is UTF-8: for who has to show it, like a database's client.
+    pub(crate) fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
     }
 
     /// Eight hexadecimal digits that stand for the secret in logs.

@@ -8,6 +8,7 @@
 mod accounts;
 mod agree;
 mod catalog;
+mod database;
 mod edge;
 mod node;
 mod orders;
@@ -19,8 +20,9 @@ mod source;
 mod value;
 
 pub use accounts::{Accounts, OtpDelivery};
+pub use database::{Database, DatabaseKind, DatabasePassword, DatabaseServer, TlsMode};
 pub use edge::{Edge, ItemCache, Puzzles, Rates, RequestLimits, Tls};
-pub use node::{Database, EngineKind, Node};
+pub use node::{EngineKind, Node};
 pub use orders::{OrderServers, Payment, Writer};
 pub use sale::{CatalogItem, End, Promo, Start};
 pub use secrets::{KeyFile, Keys, Operator};

@@ -5,8 +5,11 @@ use toml::de::DeValue;
 
 use super::reader::{Found, Table};
 use super::source::shown;
-use super::value::{Leaf, text_leaf};
-use super::{Accounts, Address, Edge, Keys, Operator, OrderServers, Payment, Writer};
+use super::value::Leaf;
+use super::{
+    Accounts, Address, Database, DatabasePassword, Edge, Keys, Operator, OrderServers, Payment,
+    Writer,
+};
 use crate::units::Millis;
 
 /// Longest path or name, in characters.
@@ -21,6 +24,8 @@ pub struct Node {
     pub engine: EngineKind,
     /// Where orders are written.
     pub database: Database,
+    /// The password of the database's user.
+    pub database_password: DatabasePassword,
     /// The longest that stopping may take: work in flight is finished, then what is left is dropped.
     pub grace: Millis,
     /// The front door.
@@ -44,7 +49,8 @@ impl Default for Node {
         Self {
             data_dir: "../data".to_owned(),
             engine: EngineKind::Embedded,
-            database: Database("ledger.db".to_owned()),
+            database: Database::Sqlite("ledger.db".to_owned()),
+            database_password: DatabasePassword::default(),
             grace: Millis::seconds(20),
             edge: Edge::default(),
             orders: OrderServers::default(),
@@ -61,10 +67,12 @@ impl Node {
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         let default = Self::default();
         let mut listeners = Vec::new();
+        let database = table.or("database", default.database);
         let node = Self {
             data_dir: path(table, "data_dir").unwrap_or(default.data_dir),
             engine: table.or("engine", default.engine),
-            database: table.or("database", default.database),
+            database_password: DatabasePassword::read(table, &database),
+            database,
             grace: table.quantity(
                 "grace",
                 default.grace,
@@ -234,43 +242,6 @@ impl Leaf for EngineKind {
         })
     }
 }
-
-/// The ledger's database as a URL: `sqlite:ledger.db`, its path relative to `data_dir`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Database(String);
-
-impl Database {
-    /// The path of the SQLite file, relative to `data_dir` unless absolute.
-    pub fn sqlite_path(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Database {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let fit = |path: &str| {
-            !path.is_empty() && !path.starts_with("//") && !path.contains([':', '?', '\0'])
-        };
-        match text.split_once(':') {
-            Some(("sqlite", path)) if fit(path) => Ok(Self(path.to_owned())),
-            Some(("sqlite", _)) => Err(
-                "this is not the path of a database: write one like \"sqlite:ledger.db\""
-                    .to_owned(),
-            ),
-            // The rest may hold a password: only the scheme is repeated.
-            Some((scheme, _)) => Err(format!(
-                "`{}` is not a database of this version: SQLite is the only one, written \
-                 \"sqlite:ledger.db\"",
-                shown(scheme)
-            )),
-            None => Err("a database has a scheme: write one like \"sqlite:ledger.db\"".to_owned()),
-        }
-    }
-}
-
-text_leaf!(Database, "a database in quotes, like \"sqlite:ledger.db\"");
 
 /// Says that `written` is none of `words`.
 pub(super) fn none_of(written: &str, what: &str, words: &[&str]) -> String {

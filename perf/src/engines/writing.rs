@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use backend::Ledger;
+use backend::{Ledger, LedgerSettings};
 use engine::{Change, Clock as _, Event, Reservation, SystemClock};
 use lua_free_rules::config::CatalogItem;
 use lua_free_rules::promo::Terms;
@@ -17,7 +17,8 @@ use super::Failure;
 /// Orders a second: `orders` of them in transactions of `batch`.
 pub async fn rate(folder: &Path, orders: usize, batch: usize) -> Result<f64, Failure> {
     let directory = tempfile::tempdir_in(folder)?;
-    let ledger = Ledger::open(&directory.path().join("ledger.db")).await?;
+    let settings = LedgerSettings::sqlite(directory.path(), "ledger.db");
+    let ledger = Ledger::open(&settings).await?;
     let (now, units) = (SystemClock.now(), u32::try_from(orders)?);
     let price = Money::from_minor(9_900).unwrap_or_default();
     let item = CatalogItem {
