@@ -1,4 +1,4 @@
-//! The picture: for each comparison a bar a way, with the median rate and what it is less than ours.
+//! The picture: for each comparison a bar a way, with the median rate and how many times as much ours does.
 
 use super::report::{Comparison, Report, Way, median};
 use crate::svg::{Anchor, Svg};
@@ -18,7 +18,7 @@ pub fn draw(report: &Report) -> String {
     let mut svg = Svg::new(WIDTH, height);
     svg.title(
         (20.0, 28.0),
-        "Orders a second, and how many times as many Floodgate's way does",
+        "Orders a second; in brackets, how many times as many Floodgate's way does",
     );
     let rounds = report.fsync_ms.len();
     let caption = format!("medians of {rounds} rounds; {}", report.disk());

@@ -223,18 +223,19 @@ impl Report {
     }
 }
 
-/// The median; of an even number the upper one of the two in the middle.
+/// The median.
 pub fn median(figures: &[f64]) -> f64 {
     spread(figures.to_vec()).map_or(f64::NAN, |spread| spread.median)
 }
 
 fn spread(mut figures: Vec<f64>) -> Option<Spread> {
     figures.sort_by(f64::total_cmp);
-    Some(Spread {
-        low: *figures.first()?,
-        median: *figures.get(figures.len() / 2)?,
-        high: *figures.last()?,
-    })
+    let (low, high) = (*figures.first()?, *figures.last()?);
+    // Of an even number it lies between the two in the middle.
+    let upper = figures.len() / 2;
+    let lower = (figures.len() - 1) / 2;
+    let median = f64::midpoint(figures[lower], figures[upper]);
+    Some(Spread { low, median, high })
 }
 
 fn goal(goal: Option<f64>, judge: impl Fn(f64) -> (String, bool)) -> String {
@@ -252,6 +253,13 @@ fn listed(rates: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_median_of_an_even_number_favours_nobody() {
+        assert!((median(&[4.0, 1.0, 3.0, 2.0]) - 2.5).abs() < 1e-9);
+        assert!((median(&[7.0]) - 7.0).abs() < 1e-9);
+        assert!(median(&[]).is_nan());
+    }
 
     #[test]
     fn ratios_are_taken_round_by_round_and_judged_by_their_median() {
