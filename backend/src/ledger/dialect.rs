@@ -25,10 +25,12 @@ pub(super) enum Dialect {
     Postgres,
 }
 
-/// Each query of the program is translated once. (An address stands for a text, since the texts live as
-/// long as the program.)
-static TRANSLATED: LazyLock<RwLock<HashMap<(Dialect, usize, usize), &'static str>>> =
-    LazyLock::new(RwLock::default);
+/// Queries by dialect, address and length: an address stands for a text, since the texts live as long as
+/// the program.
+type Translated = HashMap<(Dialect, usize, usize), &'static str>;
+
+/// Each query of the program is translated once.
+static TRANSLATED: LazyLock<RwLock<Translated>> = LazyLock::new(RwLock::default);
 
 impl Dialect {
     /// The query in this dialect.
