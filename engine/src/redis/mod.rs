@@ -22,6 +22,8 @@ mod batch;
 mod door;
 mod keys;
 mod link;
+#[cfg(feature = "measure")]
+mod measure;
 mod nodes;
 mod packed;
 mod promos;
@@ -34,6 +36,9 @@ mod told;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "measure")]
+pub use measure::OneCall;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -44,6 +44,16 @@ pub(super) static LEASE: LazyLock<Script> =
 pub(super) static GIVE_BACK: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("lua/give_back.lua")));
 
+/// What [`RESERVE`] does, for one request, whose session is checked in the same step.
+#[cfg(feature = "measure")]
+pub(super) static RESERVE_ONE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("lua/prelude.lua"),
+        include_str!("lua/session.lua"),
+        include_str!("lua/reserve.lua")
+    ))
+});
+
 /// A call of a script: its one key that says where it runs, further keys of the same slot, its words.
 #[derive(Clone)]
 pub(super) struct Call {

@@ -114,20 +114,25 @@ async fn reserve_of(
         [stream_max.to_string()],
     );
     for (request, _) in &batch {
-        let access = &request.access;
-        call.words.extend([
-            access.buyer.to_string(),
-            access.generation.0.to_string(),
-            access.item.to_string(),
-            access.jti.to_string(),
-            access.expires_at.0.to_string(),
-            request.amount.to_string(),
-            json(&request.key),
-            json(&request.body),
-        ]);
+        call.words.extend(words(request));
     }
     let answers: Result<Vec<String>> = link.call(&call, Repeat::Safe).await;
     super::door::answer_all(batch, answers, |answer| told::reserved(answer, promo));
+}
+
+/// The words of a request in the script.
+pub(super) fn words(request: &Reserve) -> [String; 8] {
+    let access = &request.access;
+    [
+        access.buyer.to_string(),
+        access.generation.0.to_string(),
+        access.item.to_string(),
+        access.jti.to_string(),
+        access.expires_at.0.to_string(),
+        request.amount.to_string(),
+        json(&request.key),
+        json(&request.body),
+    ]
 }
 
 /// A text in JSON: without a raw line break, and as it stands in an event.

@@ -1,6 +1,5 @@
-//! Order events into the SQLite ledger, as the order writer writes them.
+//! Order events into a ledger, as the order writer writes them.
 
-use std::path::Path;
 use std::time::Instant;
 
 use backend::{Ledger, LedgerSettings};
@@ -14,11 +13,13 @@ use lua_free_rules::units::{
 
 use super::Failure;
 
-/// Orders a second: `orders` of them in transactions of `batch`.
-pub async fn rate(folder: &Path, orders: usize, batch: usize) -> Result<f64, Failure> {
-    let directory = tempfile::tempdir_in(folder)?;
-    let settings = LedgerSettings::sqlite(directory.path(), "ledger.db");
-    let ledger = Ledger::open(&settings).await?;
+/// The seconds that `orders` of them take in transactions of `batch`, in an empty ledger.
+pub async fn seconds(
+    settings: &LedgerSettings,
+    orders: usize,
+    batch: usize,
+) -> Result<f64, Failure> {
+    let ledger = Ledger::open(settings).await?;
     let (now, units) = (SystemClock.now(), u32::try_from(orders)?);
     let price = Money::from_minor(9_900).unwrap_or_default();
     let item = CatalogItem {
@@ -51,7 +52,7 @@ pub async fn rate(folder: &Path, orders: usize, batch: usize) -> Result<f64, Fai
     if left != 0 {
         return Err(format!("{left} units are left: not every order was written").into());
     }
-    Ok(orders as f64 / seconds)
+    Ok(seconds)
 }
 
 const fn event(sequence: i64, at: Timestamp, change: Change) -> Event {
