@@ -10,6 +10,11 @@ use crate::{Change, Event, Reservation};
 /// Begins the digest of a generation that was not published by anyone, but goes on with the one before.
 const REBUILT: &str = "rebuilt:";
 
+/// Whether a generation of that digest goes on with the one before: the engine was rebuilt.
+pub fn is_rebuilt(digest: &str) -> bool {
+    digest.starts_with(REBUILT)
+}
+
 /// All generations of a promo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Past {
@@ -96,7 +101,7 @@ impl Past {
         let mut line = Vec::new();
         for (number, generation) in self.generations.iter().rev() {
             line.push(*number);
-            if !generation.digest.starts_with(REBUILT) {
+            if !is_rebuilt(&generation.digest) {
                 break;
             }
         }

@@ -1,6 +1,7 @@
 //! A promo's past as the ledger has it: every movement and every order with its times, and when
 //! operators steered it. What a crowd's history is held against.
 
+use engine::past::is_rebuilt;
 use lua_free_rules::units::{
     BuyerId, Generation, OrderId, PromoId, ReservationNumber, Sequence, Timestamp,
 };
@@ -9,6 +10,7 @@ use super::LedgerSettings;
 use super::connection::Tx;
 use super::database::Database;
 use super::orders::read_order_id;
+use super::publishings::publishings_in;
 use crate::error::Result;
 
 /// A change of a promo's available stock.
@@ -71,6 +73,8 @@ pub struct Past {
     pub movements: Vec<Movement>,
     /// Orders, the oldest first.
     pub orders: Vec<PastOrder>,
+    /// Generations that go on with the one before, since the engine was rebuilt.
+    pub rebuilt: Vec<Generation>,
     /// What operators did, the oldest first; the time is that of the call's beginning.
     pub steering: Vec<(Timestamp, Steering)>,
 }
@@ -82,11 +86,12 @@ impl Past {
     /// If the database cannot be reached or read.
     pub async fn read(ledger: &LedgerSettings, promo: PromoId) -> Result<Self> {
         let database = Database::look(ledger).await?;
-        // One state of the database for all three.
+        // One state of the database for all of it.
         let mut tx = database.snapshot().await?;
         let past = Self {
             movements: movements(&mut tx, promo).await?,
             orders: orders(&mut tx, promo).await?,
+            rebuilt: rebuilt(&mut tx, promo).await?,
             steering: steering(&mut tx, promo).await?,
         };
         tx.commit().await?;
@@ -116,6 +121,12 @@ async fn movements(tx: &mut Tx, promo: PromoId) -> Result<Vec<Movement>> {
         })
     })
     .collect()
+}
+
+async fn rebuilt(tx: &mut Tx, promo: PromoId) -> Result<Vec<Generation>> {
+    let published = publishings_in(tx, promo).await?;
+    let rebuilt = published.iter().filter(|each| is_rebuilt(&each.digest));
+    Ok(rebuilt.map(|each| each.generation).collect())
 }
 
 async fn orders(tx: &mut Tx, promo: PromoId) -> Result<Vec<PastOrder>> {
