@@ -65,7 +65,7 @@ pub type Result<T> = std::result::Result<T, EngineError>;
 
 /// Everything a node needs of the engine, as one shared object.
 pub trait Engine:
-    Promos + Door + Stock + OrderStream + Sessions + Signals + Leases + Cache
+    Promos + Door + Stock + OrderStream + Sessions + Signals + Leases + Cache + Recovery
 {
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use engine::{
     Backlog, Cache, Control, DeadLetter, Door, EngineError, Entry, EntryId, Fence, Leases,
-    OrderStream, Promos, Publish, Published, Release, Reservation, Reserve, Reserved, Result,
-    Sessions, SharedEngine, Signal, Signals, Stock, StreamEntry,
+    OrderStream, Past, Promos, Publish, Published, Recovery, Release, Reservation, Reserve,
+    Reserved, Result, Sessions, SharedEngine, Signal, Signals, Stock, StreamEntry,
 };
 use lua_free_rules::challenge::Attempt;
 use lua_free_rules::promo::Snapshot;
@@ -411,6 +411,24 @@ impl Cache for Line {
 
     async fn forget(&self, key: &str) -> Result<()> {
         self.call("forget", self.engine.forget(key)).await
+    }
+}
+
+/// The engine behind the line keeps its memory.
+#[async_trait]
+impl Recovery for Line {
+    async fn is_lost(&self) -> Result<bool> {
+        self.call("is_lost", self.engine.is_lost()).await
+    }
+
+    async fn begin_rebuild(&self, holder: &str) -> Result<bool> {
+        self.call("begin_rebuild", self.engine.begin_rebuild(holder))
+            .await
+    }
+
+    async fn rebuild(&self, holder: &str, past: Vec<Past>) -> Result<()> {
+        self.call("rebuild", self.engine.rebuild(holder, past))
+            .await
     }
 }
 

@@ -1,14 +1,14 @@
 //! Starts a whole shop on port 0 and stops it cleanly.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::embedded::{Embedded, Options};
 use engine::{Entry, Publish, SharedEngine, SystemClock};
 use floodgate_backend::payment::Webhook;
-use floodgate_backend::{Ledger, Running, Secret, Settings, start};
+use floodgate_backend::{Ledger, LedgerSettings, Running, Secret, Settings, start};
 use lua_free_rules::config::{self, CatalogItem, End, OtpDelivery, Promo, Start};
 use lua_free_rules::keys::{Key, KeyRing};
 use lua_free_rules::token::Session;
@@ -82,18 +82,19 @@ pub fn proposal() -> Promo {
     }
 }
 
-pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Settings {
+pub fn settings(data_dir: &Path, keys: KeyRing, promos: Vec<Promo>) -> Settings {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut node = config::Node::default();
     node.accounts.otp_delivery = OtpDelivery::Echo;
     node.writer.sweep_every = Millis::new(20);
     Settings {
+        node_name: "test".to_owned(),
         publish_first: false,
         exclusive: true,
         listen: vec![any, any],
         admin: any,
         node,
-        database,
+        ledger: LedgerSettings::sqlite(data_dir, "ledger.db"),
         keys,
         operator_token: Secret::new(OPERATOR),
         webhook_secret: Secret::new(WEBHOOK),
@@ -118,6 +119,12 @@ pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Setting
     }
 }
 
+/// The ledger of a shop, opened beside it.
+pub async fn ledger_in(dir: &Path) -> Ledger {
+    let settings = LedgerSettings::sqlite(dir, "ledger.db");
+    Ledger::open(&settings).await.unwrap()
+}
+
 impl Shop {
     /// A shop with the usual promo, published.
     pub async fn open() -> Self {
@@ -136,7 +143,7 @@ impl Shop {
         let home = Arc::new(engine.unwrap());
         let engine: SharedEngine = home.clone();
         let keys = KeyRing::new(vec![Key::new("k", &[7; 32]).unwrap()], "k").unwrap();
-        let settings = settings(dir.path().join("ledger.db"), keys.clone(), promos);
+        let settings = settings(dir.path(), keys.clone(), promos);
         let running = start(settings, engine.clone()).await.unwrap();
         Self {
             dir,
@@ -287,9 +294,7 @@ impl Shop {
     }
 
     pub async fn ledger(&self) -> Ledger {
-        Ledger::open(&self.dir.path().join("ledger.db"))
-            .await
-            .unwrap()
+        ledger_in(self.dir.path()).await
     }
 
     /// Changes the ledger behind everyone's back.

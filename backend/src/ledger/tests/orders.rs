@@ -2,9 +2,15 @@
 
 use super::*;
 
-#[tokio::test]
-async fn of_payment_expiry_and_cancellation_exactly_one_wins() {
-    let (_dir, ledger) = open().await;
+on_each_database!(
+    of_payment_expiry_and_cancellation_exactly_one_wins,
+    a_payment_is_taken_once_and_for_the_right_amount,
+    a_late_payment_waits_for_its_units,
+    a_late_payment_without_units_is_refunded,
+);
+
+async fn of_payment_expiry_and_cancellation_exactly_one_wins(home: &Home) {
+    let ledger = &home.ledger;
     let mut batch = vec![published(50)];
     batch.extend((2..42).map(|sequence| reserved(sequence, sequence, 1)));
     ledger.write_events(&batch, NOW).await.unwrap();
@@ -42,7 +48,7 @@ async fn of_payment_expiry_and_cancellation_exactly_one_wins() {
             .await
             .unwrap()
             .len();
-        let state = state(&ledger, number).await;
+        let state = state(ledger, number).await;
         match paid {
             PaymentState::Accepted => {
                 assert!(cancelled.is_err());
@@ -61,9 +67,8 @@ async fn of_payment_expiry_and_cancellation_exactly_one_wins() {
     }
 }
 
-#[tokio::test]
-async fn a_payment_is_taken_once_and_for_the_right_amount() {
-    let (_dir, ledger) = open().await;
+async fn a_payment_is_taken_once_and_for_the_right_amount(home: &Home) {
+    let ledger = &home.ledger;
     let batch = [published(50), reserved(2, 5, 2), reserved(3, 6, 2)];
     ledger.write_events(&batch, NOW).await.unwrap();
     let total = price().times(2);
@@ -108,9 +113,8 @@ async fn a_payment_is_taken_once_and_for_the_right_amount() {
     ));
 }
 
-#[tokio::test]
-async fn a_late_payment_waits_for_its_units() {
-    let (_dir, ledger) = open().await;
+async fn a_late_payment_waits_for_its_units(home: &Home) {
+    let ledger = &home.ledger;
     ledger
         .write_events(&[published(50), reserved(2, 5, 2)], NOW)
         .await
@@ -132,7 +136,7 @@ async fn a_late_payment_waits_for_its_units() {
     assert_eq!(second.state, PaymentState::RefundDue);
     let events = [released(3, 2, 2), reserved_again(4, 2, "demo:1")];
     ledger.write_events(&events, LATER).await.unwrap();
-    assert_eq!(state(&ledger, 2).await, State::Paid);
+    assert_eq!(state(ledger, 2).await, State::Paid);
     assert_eq!(ledger.late_payments(9).await.unwrap(), []);
     assert_eq!(ledger.pending_releases(9).await.unwrap(), []);
     // An answer that comes too late to matter.
@@ -141,16 +145,15 @@ async fn a_late_payment_waits_for_its_units() {
         order: order(2),
     };
     ledger.refuse_late(&late, LATER).await.unwrap();
-    assert_eq!(state(&ledger, 2).await, State::Paid);
-    assert_eq!(shop(&ledger).await, (98, 2));
+    assert_eq!(state(ledger, 2).await, State::Paid);
+    assert_eq!(shop(ledger).await, (98, 2));
     let books = ledger.books(&fence(48, 4)).await.unwrap();
     assert_eq!((books.faults, books.counts.check()), (Vec::new(), Ok(())));
     assert_eq!((books.counts.available, books.counts.paid), (48, 2));
 }
 
-#[tokio::test]
-async fn a_late_payment_without_units_is_refunded() {
-    let (_dir, ledger) = open().await;
+async fn a_late_payment_without_units_is_refunded(home: &Home) {
+    let ledger = &home.ledger;
     ledger
         .write_events(&[published(50), reserved(2, 5, 1)], NOW)
         .await
@@ -162,7 +165,7 @@ async fn a_late_payment_without_units_is_refunded() {
         .unwrap();
     let late = ledger.late_payments(9).await.unwrap().remove(0);
     ledger.refuse_late(&late, NOW).await.unwrap();
-    assert_eq!(state(&ledger, 2).await, State::RefundDue);
+    assert_eq!(state(ledger, 2).await, State::RefundDue);
     let cancelled = ledger.cancel(order(2), BuyerId(5), NOW).await;
     assert!(matches!(
         cancelled,
