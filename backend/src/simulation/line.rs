@@ -419,18 +419,21 @@ impl Cache for Line {
     }
 }
 
+/// The engine behind the line keeps its memory.
 #[async_trait]
 impl Recovery for Line {
     async fn is_lost(&self) -> Result<bool> {
-        self.engine.is_lost().await
+        self.call("is_lost", self.engine.is_lost()).await
     }
 
     async fn begin_rebuild(&self, holder: &str) -> Result<bool> {
-        self.engine.begin_rebuild(holder).await
+        self.call("begin_rebuild", self.engine.begin_rebuild(holder))
+            .await
     }
 
     async fn rebuild(&self, holder: &str, past: Vec<Past>) -> Result<()> {
-        self.engine.rebuild(holder, past).await
+        self.call("rebuild", self.engine.rebuild(holder, past))
+            .await
     }
 }
 
