@@ -37,7 +37,7 @@ use sale::{Sale, Span};
 
 /// How old what an edge knows of a promo may be: an edge that has heard nothing for longer issues no
 /// tokens.
-const STALE_MS: i64 = PROMO_STALE_MS as i64;
+const STALE_MS: i64 = PROMO_STALE_MS;
 /// Buyers are told of stock that came back at most once a second, by an upkeep that runs once a second.
 const REOPEN_MS: i64 = 2_000;
 /// How far the clocks of client and server may part while a crowd plays, beyond what was measured.
