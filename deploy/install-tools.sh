@@ -10,12 +10,26 @@ need() { # command package
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
 
+need_file() { # glob package
+    for file in $1; do
+        [ -x "$file" ] && return 0
+    done
+    missing="$missing $2"
+}
+
+# Servers are found there also by users whose PATH leaves it out.
+PATH=$PATH:/usr/sbin
+
 need cc gcc
 need cmake cmake
 need make make
 if [ "${1:-build}" = test ]; then
     need chromium chromium
     need chromedriver chromium-driver
+    need redis-server redis-server
+    need mariadbd mariadb-server
+    need setpriv util-linux
+    need_file "/usr/lib/postgresql/*/bin/postgres" postgresql
 fi
 
 if [ -n "$missing" ]; then

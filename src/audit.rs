@@ -1,24 +1,20 @@
-//! `floodgate audit`: asks the running process, or opens the files when none runs; then holds the
-//! histories of crowds, if there are any, against the ledger.
+//! `floodgate audit`: asks the process that has the files; where none has, looks into engine and ledger
+//! itself. Then it holds the histories of crowds, if there are any, against the ledger.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use backend::AuditReport;
 use backend::audit::PromoAudit;
 use backend::history::{History, HistoryReport};
 use backend::ledger::Fault;
-use backend::metrics::Metrics;
-use backend::writer::OrderWriter;
-use backend::{AuditReport, Ledger};
-use engine::SystemClock;
-use engine::embedded::{Embedded, OpenError};
 use lua_free_rules::units::{PromoId, Timestamp};
 use reqwest::Method;
 use serde::Serialize;
 
+use crate::engine::Stores;
 use crate::load::{Loaded, load};
 use crate::running::Running;
 use crate::{Failure, Outcome, secrets};
@@ -54,7 +50,7 @@ pub fn audit(
     json: bool,
     wait: Duration,
 ) -> Outcome {
-    let loaded = load(folder)?;
+    let loaded = load(folder, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -64,7 +60,7 @@ pub fn audit(
     let history = match histories.as_slice() {
         [] => None,
         histories => {
-            let ledger = loaded.ledger();
+            let ledger = secrets::ledger(&loaded)?;
             let judging = backend::history::hold_against(histories, &audit, &ledger);
             Some(runtime.block_on(judging)?)
         }
@@ -116,37 +112,28 @@ async fn report(
     wait: Duration,
 ) -> Result<AuditReport, Failure> {
     let path = loaded.engine();
-    if !path.exists() {
+    if !loaded.config.node.engine.is_shared() && !path.exists() {
         let words = format!(
             "nothing was sold here yet: {} does not exist",
             path.display()
         );
         return Err(Failure::Other(anyhow::anyhow!(words)));
     }
-    match Embedded::open(&path, Arc::new(SystemClock), loaded.engine_options()) {
-        Ok(engine) => Ok(of_files(Arc::new(engine), loaded, promo, wait).await?),
-        Err(OpenError::Locked(_)) => ask(loaded, promo, wait).await,
-        Err(error) => Err(error.into()),
+    match Stores::open_unless_held(loaded, "audit").await? {
+        Some(stores) => Ok(of_stores(stores, promo, wait).await?),
+        None => ask(loaded, promo, wait).await,
     }
 }
 
-/// Audits the files. What waits in the stream is written first, as the next start would do.
-async fn of_files(
-    engine: Arc<Embedded>,
-    loaded: &Loaded,
+async fn of_stores(
+    stores: Stores,
     promo: Option<PromoId>,
     wait: Duration,
 ) -> anyhow::Result<AuditReport> {
-    let ledger = Ledger::open(&loaded.ledger()).await?;
-    let batch_max = loaded.config.node.writer.batch_max;
-    let writer = OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max);
     // A ledger that cannot be written now is told by the audit: it is late.
-    if let Ok(drained) = tokio::time::timeout(wait, writer.drain()).await {
-        drained?;
-    }
-    let report = backend::audit(engine.as_ref(), &ledger, promo, wait).await;
-    ledger.close().await;
-    engine.close().await;
+    stores.catch_up(wait).await?;
+    let report = backend::audit(stores.engine.as_ref(), &stores.ledger, promo, wait).await;
+    stores.close().await;
     Ok(report?)
 }
 
@@ -198,6 +185,16 @@ fn print(report: &AuditReport) {
             books.written,
             books.paid,
             books.releasing
+        );
+        let payments = &promo.payments;
+        println!(
+            "  payments: {} accepted, {} of them late with units left; {} late and not settled; \
+             {} refund due, {} orders refund due",
+            payments.accepted,
+            payments.reserved_again,
+            payments.late,
+            payments.refund_due,
+            payments.refund_due_orders
         );
         for fault in &promo.faults {
             println!("  FAULT: {}", fault.0);

@@ -3,25 +3,21 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 
-use engine::embedded::Options;
-use lua_free_rules::config::{Config, File, Files, parse};
+use lua_free_rules::config::{Config, File, Files, Node, Role, parse_for};
 
 use crate::{Failure, Outcome};
 
 /// Largest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// How long a request waits for its turn in the engine, and once more for its answer: both together
-/// less than an edge waits for an order server, so that the order server is the one who answers.
-const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
-
 /// A configuration and the folder that its paths are relative to.
 pub struct Loaded {
     pub config: Config,
+    /// The role it was read for; none for `run` and the commands.
+    pub role: Option<Role>,
     folder: PathBuf,
 }
 
@@ -43,33 +39,48 @@ impl Loaded {
             .with_context(|| format!("cannot make {} and keep others out", path.display()))
     }
 
-    pub fn ledger(&self) -> PathBuf {
-        self.data_dir()
-            .join(self.config.node.database.sqlite_path())
-    }
-
+    /// The file of an embedded engine.
     pub fn engine(&self) -> PathBuf {
         self.data_dir().join("engine.db")
     }
 
-    pub fn engine_options(&self) -> Options {
-        Options {
-            stream_max: self.config.node.orders.stream_max,
-            patience: ENGINE_PATIENCE,
-            ..Options::default()
-        }
+    /// Whether engine and ledger are files that one process has for itself.
+    pub fn is_exclusive(&self) -> bool {
+        !self.config.node.engine.is_shared() && !self.config.node.database.is_shared()
+    }
+
+    /// Whether neither of them is a file of this machine.
+    pub fn is_shared(&self) -> bool {
+        self.config.node.engine.is_shared() && self.config.node.database.is_shared()
+    }
+
+    /// The name of this process, which does `what`: as written, or made of its host's name.
+    pub fn node_name(&self, what: &str) -> String {
+        self.config.node.name_on(&host_name(), what)
+    }
+
+    /// A name for a command: many may be on their way at once, beside the process of the written name.
+    pub fn command_name(&self, command: &str) -> String {
+        let what = format!("{command}-{}", std::process::id());
+        Node::default().name_on(&host_name(), &what)
     }
 }
 
-/// Loads the folder.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+}
+
+/// Loads the folder, for a process of that role.
 ///
 /// # Errors
 /// Every error in it, each with file, line and column.
-pub fn load(folder: &Path) -> Outcome<Loaded> {
+pub fn load(folder: &Path, role: Option<Role>) -> Outcome<Loaded> {
     let (files, mut errors) = read(folder);
-    match parse(&files) {
+    match parse_for(&files, role) {
         Ok(config) if errors.is_empty() => Ok(Loaded {
             config,
+            role,
             folder: folder.to_owned(),
         }),
         Ok(_) => Err(Failure::Config(errors)),
@@ -85,13 +96,14 @@ pub fn load(folder: &Path) -> Outcome<Loaded> {
 }
 
 /// `floodgate check`.
-pub fn check(folder: &Path) -> Outcome {
-    let loaded = load(folder)?;
+pub fn check(folder: &Path, role: Option<Role>) -> Outcome {
+    let loaded = load(folder, role)?;
     for warning in &loaded.config.warnings {
         println!("warning: {warning}");
     }
+    let role = role.map_or_else(String::new, |role| format!(" for `floodgate {role}`"));
     println!(
-        "{}: good; {} items, {} promos",
+        "{}: good{role}; {} items, {} promos",
         folder.display(),
         loaded.config.catalog.len(),
         loaded.config.promos.len()

@@ -3,16 +3,22 @@
 
 mod audit;
 mod cli;
+mod dead_letters;
+mod engine;
 mod keygen;
 mod load;
+mod process;
 mod publish;
+mod roles;
 mod run;
 mod running;
 mod secrets;
+mod settings;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use lua_free_rules::config::Role;
 
 use cli::{Cli, Command};
 
@@ -29,7 +35,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Run => run::run(&cli.config),
-        Command::Check => load::check(&cli.config),
+        Command::Proxy => roles::start(&cli.config, Role::Proxy),
+        Command::Backend => roles::start(&cli.config, Role::Backend),
+        Command::Writer => roles::start(&cli.config, Role::Writer),
+        Command::Check { role } => load::check(&cli.config, *role),
         Command::Publish { promo } => publish::publish(&cli.config, *promo),
         Command::Audit {
             promo,
@@ -37,6 +46,7 @@ fn main() -> ExitCode {
             json,
             wait,
         } => audit::audit(&cli.config, *promo, history, *json, *wait),
+        Command::DeadLetters { action } => dead_letters::dead_letters(&cli.config, action),
         Command::Keygen { id, out } => keygen::keygen(id, out.as_deref()),
     };
     match outcome {

@@ -1,19 +1,17 @@
-//! `floodgate publish`: asks the running process, or publishes into the files when none runs.
+//! `floodgate publish`: asks the process that has the files; where none has, goes to engine and ledger
+//! itself.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
-use backend::metrics::Metrics;
-use backend::writer::OrderWriter;
-use backend::{Ledger, publishing};
-use engine::embedded::{Embedded, OpenError};
-use engine::{Published, SystemClock};
+use anyhow::{Context as _, anyhow, bail};
+use backend::publishing;
+use engine::Published;
 use lua_free_rules::config::Promo;
 use lua_free_rules::units::PromoId;
 use reqwest::Method;
 
+use crate::engine::Stores;
 use crate::load::{Loaded, load};
 use crate::running::Running;
 use crate::{Failure, Outcome, secrets};
@@ -22,7 +20,7 @@ use crate::{Failure, Outcome, secrets};
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 pub fn publish(folder: &Path, promo: i64) -> Outcome {
-    let loaded = load(folder)?;
+    let loaded = load(folder, None)?;
     let known = loaded
         .config
         .promos
@@ -32,36 +30,29 @@ pub fn publish(folder: &Path, promo: i64) -> Outcome {
         let words = format!("{}: no file in promos/ has id = {promo}", folder.display());
         return Err(Failure::Config(vec![words]));
     };
-    loaded.make_data_dir()?;
+    if !loaded.is_shared() {
+        loaded.make_data_dir()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let options = loaded.engine_options();
-        match Embedded::open(&loaded.engine(), Arc::new(SystemClock), options) {
-            Ok(engine) => Ok(into_files(Arc::new(engine), &loaded, proposal).await?),
-            Err(OpenError::Locked { .. }) => ask(&loaded, proposal).await,
-            Err(error) => Err(error.into()),
+        match Stores::open_unless_held(&loaded, "publish").await? {
+            Some(stores) => Ok(directly(stores, &loaded, proposal).await?),
+            None => ask(&loaded, proposal).await,
         }
     })
 }
 
-async fn into_files(
-    engine: Arc<Embedded>,
-    loaded: &Loaded,
-    proposal: &Promo,
-) -> anyhow::Result<()> {
-    let ledger = Ledger::open(&loaded.ledger()).await?;
+async fn directly(stores: Stores, loaded: &Loaded, proposal: &Promo) -> anyhow::Result<()> {
+    let ledger = &stores.ledger;
     ledger.seed(&loaded.config.catalog).await?;
-    // What waits in the stream was sold: it is written first, as the next start would do.
-    let batch_max = loaded.config.node.writer.batch_max;
-    let writer = OrderWriter::new(engine.clone(), ledger.clone(), Metrics::new()?, batch_max);
-    tokio::time::timeout(DRAIN_MAX, writer.drain())
-        .await
-        .context("the ledger cannot be written now")??;
-    let published = publishing::publish(engine.as_ref(), &ledger, proposal, false).await;
-    ledger.close().await;
-    engine.close().await;
+    // What waits in the stream was sold.
+    if !stores.catch_up(DRAIN_MAX).await? {
+        bail!("the ledger cannot be written now");
+    }
+    let published = publishing::publish(stores.engine.as_ref(), ledger, proposal, false).await;
+    stores.close().await;
     let (published, snapshot) =
         published.with_context(|| format!("promo {} was not published", proposal.id))?;
     let what = match published {

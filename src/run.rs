@@ -1,44 +1,45 @@
 //! `floodgate run`: the edge, the order servers and the order writer in one process.
 
-use std::io::IsTerminal as _;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use engine::embedded::{Embedded, OpenError};
-use engine::{Clock as _, Promos as _, SharedEngine, SystemClock};
-use lua_free_rules::config::Address;
+use engine::{Clock as _, SystemClock};
+use lua_free_rules::config::EngineKind;
 use lua_free_rules::promo::{Phase, Snapshot};
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::engine::Home;
 use crate::load::{Loaded, load};
+use crate::process::{self, Grace, Stop};
 use crate::running::Running;
-use crate::{Failure, Outcome, secrets};
+use crate::{Outcome, settings};
 
-/// How long closing the engine may take beyond the grace limit.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// What its name ends with where its host makes it.
+const WHAT: &str = "run";
 
 pub fn run(folder: &Path) -> Outcome {
-    let loaded = load(folder)?;
-    log_to_stderr();
+    let loaded = load(folder, None)?;
+    process::log_to_stderr(None);
     loaded.make_data_dir()?;
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if loaded.config.node.edge.threads > 0 {
-        builder.worker_threads(loaded.config.node.edge.threads);
-    }
-    builder.enable_all().build()?.block_on(serve(&loaded))
+    process::runtime(loaded.config.node.edge.threads)?.block_on(serve(&loaded))
 }
 
 async fn serve(loaded: &Loaded) -> Outcome {
-    // Signals are watched before anything is announced, so that none is missed.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-
-    let engine = Arc::new(open_engine(loaded)?);
-    let shared: SharedEngine = engine.clone();
-    let orders = backend::start(order_settings(loaded)?, shared.clone()).await?;
-    let edge = proxy::start(edge_settings(loaded, &orders.listen)?, shared).await?;
+    let mut stop = Stop::watch()?;
+    let name = loaded.node_name(WHAT);
+    let order_servers = settings::order_servers(loaded, &name)?;
+    let home = Home::open(loaded, &name).await?;
+    let engine = home.shared();
+    let started = if loaded.is_exclusive() {
+        Some(backend::start(order_servers, engine.clone()).await?)
+    } else {
+        let start = || backend::start(order_servers.clone(), engine.clone());
+        stop.or_start(start).await?
+    };
+    let Some(orders) = started else {
+        process::close(&home).await;
+        return Ok(());
+    };
+    let edge = proxy::start(settings::edge(loaded, &orders.listen)?, engine.clone()).await?;
 
     let running = Running {
         pid: std::process::id(),
@@ -48,81 +49,20 @@ async fn serve(loaded: &Loaded) -> Outcome {
         orders_admin: orders.admin,
     };
     running.write(&loaded.data_dir())?;
-    announce(loaded, &running, &engine.promos().await?.1);
-
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    println!("stopping: work in flight is finished first");
-    let deadline = Instant::now() + loaded.config.node.grace.duration();
-    edge.stop(deadline.saturating_duration_since(Instant::now()))
-        .await;
-    orders
-        .stop(deadline.saturating_duration_since(Instant::now()))
-        .await;
-    // What was asked of the engine is durable once it is answered; closing only tidies up.
-    if tokio::time::timeout(CLOSE_MAX, engine.close())
+    // An engine that is away just now has no less to sell.
+    let promos = engine
+        .promos()
         .await
-        .is_err()
-    {
-        tracing::warn!("the engine was left open");
-    }
+        .map_or_else(|_| Vec::new(), |(_, promos)| promos);
+    announce(loaded, &running, &promos);
+
+    stop.asked().await;
+    let grace = Grace::begin(loaded);
+    edge.stop(grace.left()).await;
+    orders.stop(grace.left()).await;
     Running::remove(&loaded.data_dir());
-    println!("stopped");
+    process::close(&home).await;
     Ok(())
-}
-
-fn open_engine(loaded: &Loaded) -> Outcome<Embedded> {
-    match Embedded::open(
-        &loaded.engine(),
-        Arc::new(SystemClock),
-        loaded.engine_options(),
-    ) {
-        Ok(engine) => Ok(engine),
-        Err(error @ OpenError::Locked { .. }) => Err(Failure::Config(vec![error.to_string()])),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn order_settings(loaded: &Loaded) -> Outcome<backend::Settings> {
-    let node = &loaded.config.node;
-    Ok(backend::Settings {
-        listen: node.orders.listen.iter().map(|address| address.0).collect(),
-        admin: node.orders.admin.0,
-        node: node.clone(),
-        database: loaded.ledger(),
-        keys: secrets::key_ring(loaded)?,
-        operator_token: backend::Secret::new(secrets::operator_token(loaded)?),
-        webhook_secret: backend::Secret::new(secrets::webhook_secret(loaded)?),
-        secure_cookies: node.edge.tls.is_some() || node.edge.behind_tls,
-        catalog: loaded.config.catalog.clone(),
-        promos: loaded.config.promos.clone(),
-        publish_first: true,
-    })
-}
-
-fn edge_settings(loaded: &Loaded, orders: &[SocketAddr]) -> Outcome<proxy::Settings> {
-    let node = &loaded.config.node;
-    let mut edge = node.edge.clone();
-    if let Some(tls) = &mut edge.tls {
-        tls.certificate = loaded.path(&tls.certificate).display().to_string();
-        tls.key = loaded.path(&tls.key).display().to_string();
-    }
-    let upstreams = match edge.upstreams.as_slice() {
-        [] => orders.to_vec(),
-        named => named.iter().map(|Address(address)| *address).collect(),
-    };
-    Ok(proxy::Settings {
-        listen: edge.listen.0,
-        admin: edge.admin.0,
-        upstreams,
-        pages: loaded.path(&edge.pages),
-        keys: secrets::key_ring(loaded)?,
-        operator_token: secrets::operator_token(loaded)?,
-        resubmit_for: node.orders.resubmit_for,
-        edge,
-    })
 }
 
 fn announce(loaded: &Loaded, running: &Running, promos: &[Snapshot]) {
@@ -131,21 +71,18 @@ fn announce(loaded: &Loaded, running: &Running, promos: &[Snapshot]) {
     } else {
         "http"
     };
-    let list = |all: &[SocketAddr]| {
-        all.iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
     println!("floodgate {} is open", env!("CARGO_PKG_VERSION"));
     println!("  shop      {scheme}://{}", running.edge);
-    println!("  orders    {}", list(&running.orders));
+    println!("  orders    {}", process::listed(&running.orders));
     println!("  metrics   http://{}/metrics (edge)", running.edge_admin);
     println!(
         "            http://{}/metrics (orders)",
         running.orders_admin
     );
     println!("  data      {}", shown(&loaded.data_dir()).display());
+    if let EngineKind::Redis(address) = &loaded.config.node.engine.kind {
+        println!("  engine    {address}");
+    }
     for promo in promos {
         println!("  promo {}   {}", promo.promo, describe(promo));
     }
@@ -172,16 +109,4 @@ fn describe(promo: &Snapshot) -> String {
         Phase::Paused => format!("paused, {stock}"),
         Phase::Ended | Phase::Closed => format!("over, {stock}"),
     }
-}
-
-fn log_to_stderr() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,floodgate=info,floodgate_backend=info"));
-    // Only a second call in one process could fail.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
 }

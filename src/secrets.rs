@@ -5,10 +5,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use backend::payment::Webhook;
+use backend::{LedgerSettings, Secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lua_free_rules::config::KeyFile;
-use lua_free_rules::keys::{Key, KeyRing};
+use lua_free_rules::config::{KeyFile, PaymentProvider, SecretSource};
+use lua_free_rules::keys::{Key, KeyRing, is_sample};
 
 use crate::load::Loaded;
 use crate::{Failure, Outcome};
@@ -43,7 +45,7 @@ pub fn key_ring(loaded: &Loaded) -> Outcome<KeyRing> {
     let keys = &loaded.config.node.keys;
     let Some(active) = &keys.active else {
         let secret = generated(&loaded.data_dir().join("token.key"))?;
-        return ring(vec![(GENERATED_KEY.to_owned(), secret)], GENERATED_KEY);
+        return ring(loaded, &[(GENERATED_KEY.to_owned(), secret)], GENERATED_KEY);
     };
     let secrets = keys
         .accepted
@@ -51,7 +53,7 @@ pub fn key_ring(loaded: &Loaded) -> Outcome<KeyRing> {
         .map(|key| Ok((key.id.clone(), key_secret(loaded, key)?)))
         .collect::<anyhow::Result<Vec<_>>>()
         .map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
-    ring(secrets, active)
+    ring(loaded, &secrets, active)
 }
 
 /// The operator's token: as configured, or generated.
@@ -75,6 +77,46 @@ pub fn webhook_secret(loaded: &Loaded) -> Outcome<String> {
     )
 }
 
+/// The payment providers beside the demo, with the secrets that sign their calls.
+pub fn webhooks(loaded: &Loaded) -> Outcome<Vec<Webhook>> {
+    let providers = loaded.config.node.payment.providers.iter();
+    providers
+        .map(|provider| webhook(loaded, provider))
+        .collect()
+}
+
+fn webhook(loaded: &Loaded, provider: &PaymentProvider) -> Outcome<Webhook> {
+    let sources = [Some(&provider.secret), provider.previous_secret.as_ref()];
+    let secrets = sources.into_iter().flatten().map(|source| {
+        let (text, from) = from_source(loaded, source);
+        good(loaded, text, from).map(Secret::new)
+    });
+    let secrets = secrets.collect::<Outcome<Vec<_>>>()?;
+    Ok(Webhook::new(&provider.name, secrets, provider.tolerance))
+}
+
+/// What it takes to open the ledger.
+pub fn ledger(loaded: &Loaded) -> Outcome<LedgerSettings> {
+    let node = &loaded.config.node;
+    let password = match (&node.database_password.file, &node.database_password.env) {
+        (Some(file), _) => Some(from_file(&loaded.path(file))),
+        (None, Some(name)) => Some(from_environment(name)),
+        (None, None) => None,
+    };
+    let password = password
+        .transpose()
+        .map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
+    if password.as_ref().is_some_and(String::is_empty) {
+        let words = "the database's password is empty: write it where the configuration says";
+        return Err(Failure::Config(vec![words.to_owned()]));
+    }
+    Ok(LedgerSettings {
+        database: node.database.clone(),
+        password: password.map(Secret::new),
+        data_dir: loaded.data_dir(),
+    })
+}
+
 fn secret(
     loaded: &Loaded,
     file: Option<&str>,
@@ -86,13 +128,39 @@ fn secret(
         (None, Some(name)) => from_environment(name),
         (None, None) => generated(&loaded.data_dir().join(generated_name)),
     };
+    good(loaded, text, file.or(variable).unwrap_or(generated_name))
+}
+
+/// The secret, if it is hard to guess; outside of `run` a sample is refused too.
+fn good(loaded: &Loaded, text: anyhow::Result<String>, from: &str) -> Outcome<String> {
     let text = text.map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
     if text.len() < SECRET_CHARS_MIN {
-        let from = file.or(variable).unwrap_or(generated_name);
         let words = format!("the secret in {from} has fewer than {SECRET_CHARS_MIN} characters");
         return Err(Failure::Config(vec![words]));
     }
+    if loaded.role.is_some() && is_sample(text.as_bytes()) {
+        let words =
+            format!("the secret in {from} is a sample that anyone can guess: draw one by chance");
+        return Err(Failure::Config(vec![words]));
+    }
     Ok(text)
+}
+
+/// The password of the engine's Redis, if it has one.
+pub fn engine_password(loaded: &Loaded) -> Outcome<Option<String>> {
+    let Some(source) = &loaded.config.node.engine.password else {
+        return Ok(None);
+    };
+    let (text, _) = from_source(loaded, source);
+    let text = text.map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
+    Ok(Some(text))
+}
+
+fn from_source<'s>(loaded: &Loaded, source: &'s SecretSource) -> (anyhow::Result<String>, &'s str) {
+    match source {
+        SecretSource::File(file) => (from_file(&loaded.path(file)), file),
+        SecretSource::Env(variable) => (from_environment(variable), variable),
+    }
 }
 
 fn key_secret(loaded: &Loaded, key: &KeyFile) -> anyhow::Result<String> {
@@ -103,13 +171,18 @@ fn key_secret(loaded: &Loaded, key: &KeyFile) -> anyhow::Result<String> {
     }
 }
 
-fn ring(secrets: Vec<(String, String)>, active: &str) -> Outcome<KeyRing> {
+fn ring(loaded: &Loaded, secrets: &[(String, String)], active: &str) -> Outcome<KeyRing> {
     let build = || -> anyhow::Result<KeyRing> {
         let mut keys = Vec::new();
-        for (id, secret) in &secrets {
+        for (id, secret) in secrets {
             let bytes = STANDARD
                 .decode(secret)
                 .with_context(|| format!("key `{id}` is not base64: make one with `keygen`"))?;
+            if loaded.role.is_some() && is_sample(&bytes) {
+                bail!(
+                    "key `{id}` is a sample that anyone can guess: make one with `floodgate keygen`"
+                );
+            }
             keys.push(Key::new(id, &bytes)?);
         }
         Ok(KeyRing::new(keys, active)?)

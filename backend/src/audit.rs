@@ -1,5 +1,5 @@
 //! The audit: proves or refutes the stock equation, per promo and generation, across engine and
-//! ledger. It takes `available` and its sequence number at the engine as a fence, waits until the
+//! ledger, and holds payments against orders. It takes `available` and its sequence number at the engine as a fence, waits until the
 //! ledger holds everything up to it, and compares; so it can run while a sale does.
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use lua_free_rules::units::{Generation, PromoId, Sequence, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::ledger::{Fault, Ledger};
+use crate::ledger::{Fault, Ledger, PaymentCounts};
 
 /// How often the ledger is looked at while it is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -47,6 +47,8 @@ pub struct PromoAudit {
     pub terms: Option<AuditedTerms>,
     /// Where the units are, at the fence.
     pub books: equation::Books,
+    /// What was paid, and what goes back, by the ledger at the end of the audit.
+    pub payments: PaymentCounts,
     /// What is off.
     pub faults: Vec<Fault>,
 }
@@ -90,7 +92,7 @@ pub async fn audit(
     generations.retain(|(id, _)| promo.is_none_or(|wanted| wanted == *id));
     let mut promos = Vec::new();
     for (id, generation) in generations {
-        promos.push(audit_generation(engine, ledger, id, generation, until).await?);
+        promos.push(audit_generation(engine, ledger, id, generation, at, until).await?);
     }
     let dead_letters = engine.backlog().await?.dead_letters;
     let mut faults = Vec::new();
@@ -116,6 +118,7 @@ async fn audit_generation(
     ledger: &Ledger,
     promo: PromoId,
     generation: Generation,
+    at: Timestamp,
     until: Instant,
 ) -> Result<PromoAudit> {
     let mut report = PromoAudit {
@@ -124,6 +127,7 @@ async fn audit_generation(
         sequence: Sequence(0),
         terms: None,
         books: equation::Books::default(),
+        payments: PaymentCounts::default(),
         faults: Vec::new(),
     };
     // Read before the fence: a ledger that is ahead of it then is ahead for good.
@@ -172,6 +176,7 @@ async fn audit_generation(
     } else {
         check_sums(&mut report, &fence);
     }
+    reconcile(ledger, &mut report, at, until).await?;
     Ok(report)
 }
 
@@ -195,6 +200,35 @@ fn check_sums(report: &mut PromoAudit, fence: &Snapshot) {
     if let Err(imbalance) = report.books.check() {
         report.faults.push(Fault(imbalance.to_string()));
     }
+}
+
+/// Holds payments against orders. Payments that came late before the audit began are waited for until
+/// they are settled; those that are not by then are late in that too.
+async fn reconcile(
+    ledger: &Ledger,
+    report: &mut PromoAudit,
+    began: Timestamp,
+    until: Instant,
+) -> Result<()> {
+    let (promo, generation) = (report.promo_id, report.generation);
+    let unsettled = loop {
+        let unsettled = ledger.unsettled(promo, generation, began).await?;
+        if unsettled.is_empty() || Instant::now() >= until {
+            break unsettled;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    for (reference, order, received_at) in unsettled {
+        let since = received_at.to_rfc3339();
+        report.faults.push(Fault(format!(
+            "late: payment {reference} came at {since}, after order {order} had ended, and is not \
+             settled"
+        )));
+    }
+    let faults = ledger.payment_faults(promo, generation).await?;
+    report.faults.extend(faults);
+    report.payments = ledger.payment_counts(promo, generation).await?;
+    Ok(())
 }
 
 /// Waits until the ledger holds every movement up to the fence. If it is late, says by what.

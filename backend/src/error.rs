@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use engine::EngineError;
 use lua_free_rules::refusal::Refusal;
 
+use crate::ledger::codes;
+
 /// Every error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -29,6 +31,9 @@ pub enum BackendError {
     /// The ledger holds something else under the same key, or nothing where there must be something.
     #[error("the ledger contradicts the stream: {0}")]
     Contradiction(String),
+    /// Another process holds the lease by now.
+    #[error("another process has taken over the lease `{0}`")]
+    Replaced(&'static str),
     /// An address cannot be listened at.
     #[error("cannot listen at {address}: {source}")]
     Listen {
@@ -43,6 +48,9 @@ pub enum BackendError {
     /// Our fault.
     #[error("unexpected: {0}")]
     Unexpected(String),
+    /// Our fault too: what is ours alone could not be put into JSON.
+    #[error("unexpected: {0}")]
+    Json(#[from] serde_json::Error),
 }
 
 /// What the functions of this crate return.
@@ -73,9 +81,7 @@ impl BackendError {
     pub fn is_poison(&self) -> bool {
         match self {
             Self::Contradiction(_) => true,
-            Self::Database(error) => {
-                primary_code(error).is_some_and(|code| POISON_CODES.contains(&code))
-            }
+            Self::Database(error) => codes::is_poison(error),
             _ => false,
         }
     }
@@ -85,35 +91,9 @@ impl BackendError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Engine(_) => true,
-            Self::Database(error) => is_database_outage(error),
+            Self::Database(error) => codes::is_outage(error),
             _ => false,
         }
-    }
-}
-
-/// SQLite's primary result codes that speak of what was to be written: too big, constraint, mismatch,
-/// out of range.
-const POISON_CODES: [u32; 4] = [18, 19, 20, 25];
-
-fn primary_code(error: &sqlx::Error) -> Option<u32> {
-    let sqlx::Error::Database(error) = error else {
-        return None;
-    };
-    Some(error.code()?.parse::<u32>().ok()? & 0xff)
-}
-
-/// SQLite's primary result codes that speak of the file, the disk or a lock, not of the statement:
-/// busy, locked, no memory, read-only, I/O error, corrupt, full, cannot open, protocol, not a database.
-const OUTAGE_CODES: [u32; 10] = [5, 6, 7, 8, 10, 11, 13, 14, 15, 26];
-
-fn is_database_outage(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed => true,
-        _ => primary_code(error).is_some_and(|code| OUTAGE_CODES.contains(&code)),
     }
 }
 

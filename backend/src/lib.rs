@@ -7,7 +7,8 @@
 //! | module | what is inside |
 //! |---|---|
 //! | [`settings`] | what an order server is started with |
-//! | [`server`] | listeners, connection limits, graceful stop |
+//! | [`server`] | starts what a process is to do, and stops it gracefully |
+//! | `listener`, `probes` | connections and their limits; `/live`, `/ready`, `/metrics` |
 //! | `api` | the routes as a table, one file for each noun |
 //! | `answer` | success and refusal as HTTP responses |
 //! | `accounts` | passwords, one-time codes and their delivery |
@@ -15,9 +16,13 @@
 //! | `reserve` | from a request to create an order to a reservation |
 //! | [`publishing`] | publishing a promo, and whether the shop has the units |
 //! | `promos` | the promos as the engine last told them |
-//! | [`payment`] | the payment adapter, the demo provider, late payments |
+//! | `catalogue` | the items, and the copies of them that order servers share |
+//! | [`payment`] | the payment adapter, its providers, late payments |
 //! | [`writer`] | the order writer: from the stream to the ledger |
+//! | [`dead_letters`] | what the writer set aside: shown, and put back |
+//! | [`recovery`] | an engine that lost its memory is rebuilt from the ledger |
 //! | [`sweeper`] | the expiry sweeper: ends unpaid orders, returns their units |
+//! | `workers` | both of them at work, started again when they fail |
 //! | [`ledger`] | the SQL database; SQL lives nowhere else |
 //! | [`mod@audit`] | proves or refutes the stock equation |
 //! | [`history`] | holds what a crowd was told against the books |
@@ -37,23 +42,29 @@ mod answer;
 mod api;
 pub mod audit;
 mod bounded;
+mod catalogue;
+pub mod dead_letters;
 pub mod error;
 pub mod history;
 pub mod ledger;
+mod listener;
 pub mod metrics;
 pub mod payment;
+mod probes;
 mod promos;
 pub mod publishing;
+pub mod recovery;
 mod reserve;
 pub mod server;
 pub mod settings;
 #[cfg(test)]
 mod simulation;
 pub mod sweeper;
+mod workers;
 pub mod writer;
 
 pub use audit::{AuditReport, audit};
 pub use error::BackendError;
-pub use ledger::Ledger;
-pub use server::{Running, start};
-pub use settings::{Secret, Settings};
+pub use ledger::{Ledger, LedgerSettings};
+pub use server::{Running, start, start_order_servers, start_writer};
+pub use settings::{Secret, Settings, WriterSettings};

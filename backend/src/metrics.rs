@@ -22,7 +22,10 @@ const WRITER_RETRIES: &str = "floodgate_writer_retries_total";
 const STREAM_ENTRIES: &str = "floodgate_stream_entries";
 const STREAM_AGE: &str = "floodgate_stream_oldest_age_seconds";
 const DEAD_LETTERS: &str = "floodgate_stream_dead_letters";
+const REBUILDS: &str = "floodgate_engine_rebuilds_total";
 const SWEPT: &str = "floodgate_sweeper_orders_total";
+const SWEEPING: &str = "floodgate_sweeper_has_lease";
+const ITEM_COPIES: &str = "floodgate_backend_item_copies_total";
 const PAYMENTS: &str = "floodgate_payments_total";
 
 /// Seconds; from a reservation in memory to a request that waited for the database.
@@ -44,7 +47,10 @@ pub struct Metrics {
     stream_entries: IntGauge,
     stream_age: IntGauge,
     dead_letters: IntGauge,
+    rebuilds: prometheus::IntCounter,
     swept: IntCounterVec,
+    sweeping: IntGauge,
+    item_copies: IntCounterVec,
     payments: IntCounterVec,
 }
 
@@ -101,9 +107,23 @@ impl Metrics {
             stream_entries: gauge(STREAM_ENTRIES, "Events that wait for the ledger.")?,
             stream_age: gauge(STREAM_AGE, "Age of the oldest event that waits.")?,
             dead_letters: gauge(DEAD_LETTERS, "Events that were set aside.")?,
+            rebuilds: {
+                let rebuilds = prometheus::IntCounter::new(
+                    REBUILDS,
+                    "Times this process rebuilt an engine from the ledger.",
+                )?;
+                registry.register(Box::new(rebuilds.clone()))?;
+                rebuilds
+            },
             swept: counters(
                 SWEPT,
                 "Orders ended or released by the sweeper.",
+                &["outcome"],
+            )?,
+            sweeping: gauge(SWEEPING, "1 where this process is the one that sweeps.")?,
+            item_copies: counters(
+                ITEM_COPIES,
+                "Shared copies of items: `hit`, `miss`, or `failed` to be reached.",
                 &["outcome"],
             )?,
             payments: counters(
@@ -157,10 +177,27 @@ impl Metrics {
         self.writer_retries.with_label_values(&[outcome]).get()
     }
 
+    pub(crate) fn engine_rebuilt(&self) {
+        self.rebuilds.inc();
+    }
+
     pub(crate) fn swept(&self, outcome: &str, count: usize) {
         self.swept
             .with_label_values(&[outcome])
             .inc_by(count as u64);
+    }
+
+    pub(crate) fn sweeping(&self, has_lease: bool) {
+        self.sweeping.set(i64::from(has_lease));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.sweeping.get() == 1
+    }
+
+    pub(crate) fn item_copy(&self, outcome: &str) {
+        self.item_copies.with_label_values(&[outcome]).inc();
     }
 
     pub(crate) fn payment(&self, outcome: &str) {

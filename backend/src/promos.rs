@@ -1,12 +1,15 @@
-//! The promos as the engine last told them, kept for a moment so that a crowd asks it once.
+//! The promos as the engine last told them, kept for a moment so that a crowd asks it once, and no longer
+//! than until it tells that one has changed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::SharedEngine;
+use engine::{SharedEngine, Signal};
 use lua_free_rules::promo::Snapshot;
 use lua_free_rules::units::PromoId;
 use tokio::sync::Mutex;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
 
 /// How long they are kept.
 const FRESH: Duration = Duration::from_millis(250);
@@ -20,18 +23,38 @@ pub struct Promos {
     known: Arc<Mutex<Known>>,
 }
 
-#[derive(Default)]
 struct Known {
     heard: Option<Instant>,
     promos: Arc<[Snapshot]>,
+    signals: Receiver<Signal>,
+}
+
+impl Known {
+    /// Whether any promo may have changed since this was last asked.
+    fn is_told(&mut self) -> bool {
+        let mut is_told = false;
+        loop {
+            match self.signals.try_recv() {
+                Ok(Signal::Item(_)) => {}
+                Ok(Signal::Sold { .. } | Signal::Promo(_) | Signal::Missed)
+                | Err(TryRecvError::Lagged(_)) => is_told = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return is_told,
+            }
+        }
+    }
 }
 
 impl Promos {
     /// Knows nothing yet.
     pub fn new(engine: SharedEngine) -> Self {
+        let known = Known {
+            heard: None,
+            promos: Arc::default(),
+            signals: engine.listen(),
+        };
         Self {
             engine,
-            known: Arc::default(),
+            known: Arc::new(Mutex::new(known)),
         }
     }
 
@@ -67,7 +90,10 @@ impl Promos {
     /// What was heard at or after `since`, or is heard now. Of callers that come together one asks.
     async fn heard_since(&self, since: Option<Instant>) -> Arc<[Snapshot]> {
         let mut known = self.known.lock().await;
-        let enough = matches!((known.heard, since), (Some(heard), Some(since)) if heard >= since);
+        // What is told from here on counts for the next caller.
+        let is_told = known.is_told();
+        let enough = !is_told
+            && matches!((known.heard, since), (Some(heard), Some(since)) if heard >= since);
         if !enough {
             match tokio::time::timeout(ASK_MAX, self.engine.promos()).await {
                 Ok(Ok((_, promos))) => known.promos = promos.into(),

@@ -1,135 +1,166 @@
-//! Listeners, connection limits and the graceful stop; starts the order servers, the order writer
-//! and the sweeper of a process.
-//!
-//! Admin listener: `GET /live` (the process runs), `GET /ready` (ledger and engine answer, in JSON),
-//! `GET /metrics`.
+//! Starts what a process is to do, order servers, order writer and sweeper, or a part of it, and stops
+//! it gracefully.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Response;
-use axum::routing::get;
-use engine::{Clock as _, SharedEngine, SystemClock};
-use http::StatusCode;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use lua_free_rules::refusal::Refusal;
-use serde_json::json;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use engine::{SharedEngine, SystemClock};
+use lua_free_rules::config;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::accounts::Accounts;
-use crate::answer::{json as json_response, refuse, text};
 use crate::api::{Shop, router};
 use crate::bounded::Bounded;
+use crate::catalogue::Catalogue;
 use crate::error::{BackendError, Result};
 use crate::ledger::Ledger;
+use crate::listener::{bind, serve};
 use crate::metrics::Metrics;
-use crate::payment::{Demo, Payments, Provider};
+use crate::payment::{Button, Demo, Payments, Provider};
+use crate::probes;
 use crate::promos::Promos;
 use crate::publishing;
+use crate::recovery::Recovery;
 use crate::reserve::Reservations;
-use crate::settings::Settings;
+use crate::settings::{Settings, WriterSettings};
 use crate::sweeper::Sweeper;
+use crate::workers::{Workers, finish};
 use crate::writer::OrderWriter;
 
-/// Open connections of one listener; further ones wait in the system's queue.
-const CONNECTIONS_MAX: usize = 4_096;
-/// Connections that may wait to be accepted: an edge opens many at once when a sale does, and one that
-/// does not fit waits a second for its next try. The system may allow fewer.
-const BACKLOG: u32 = 4_096;
-/// How long a request's header may take, and how long an idle connection is kept: longer than an
-/// edge keeps it, so that the edge is the one who closes.
-const HEADER_READ_MAX: Duration = Duration::from_secs(75);
-const HEADERS_BYTES_MAX: usize = 32 << 10;
-/// Pause after the system refused a connection, most likely for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long what an earlier process left in the stream is written before the shop opens; the order
+/// writer goes on with the rest.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long closing the database may take.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
-/// Order servers, order writer and sweeper at work.
+/// What a process has at work: order servers, or the order writer and the sweeper, or all of it.
 pub struct Running {
     /// Where the order servers listen, in the order they were asked for.
     pub listen: Vec<SocketAddr>,
     /// Where the admin listener is.
     pub admin: SocketAddr,
-    servers: watch::Sender<bool>,
-    workers: watch::Sender<bool>,
-    admin_listener: watch::Sender<bool>,
+    stop_servers: watch::Sender<bool>,
+    stop_admin: watch::Sender<bool>,
     serving: Vec<JoinHandle<()>>,
     serving_admin: JoinHandle<()>,
-    writing: JoinHandle<()>,
-    sweeping: JoinHandle<()>,
+    workers: Option<Workers>,
     ledger: Ledger,
 }
 
-/// Opens the ledger, seeds it, and starts everything.
+/// Opens the ledger, seeds it, and starts order servers, order writer and sweeper in this process.
 ///
 /// # Errors
-/// If the settings cannot work, the ledger cannot be opened, or an address cannot be listened at.
+/// If the settings cannot work, the ledger cannot be opened, or an address cannot be listened at. Where
+/// the error [is an outage](BackendError::is_outage), the same call may succeed later.
 pub async fn start(settings: Settings, engine: SharedEngine) -> Result<Running> {
-    for (name, secret) in [
-        ("operator's token", &settings.operator_token),
-        ("webhook's secret", &settings.webhook_secret),
-    ] {
-        if secret.is_empty() {
-            return Err(BackendError::Settings(format!("the {name} is empty")));
-        }
-    }
-    let metrics = Metrics::new()?;
-    let admin = bind(settings.admin)?;
-    let mut listeners = Vec::new();
-    for address in &settings.listen {
-        listeners.push(bind(*address)?);
-    }
-    let ledger = Ledger::open(&settings.database).await?;
-    publishing::check_pair(engine.as_ref(), &ledger).await?;
-    ledger.seed(&settings.catalog).await?;
-    let shop = Parts::new(settings, engine, ledger, metrics)?;
+    let ports = Ports::bind(settings.admin, &settings.listen)?;
+    let shop = Parts::open(settings, engine).await?;
     if shop.settings.publish_first {
         shop.publish_first().await?;
     }
+    let mut running = serve_all(ports, &shop);
+    let (writer, sweeper, recovery) = shop.workers()?;
+    let node = &shop.settings.node_name;
+    running.workers = Some(Workers::start(node, writer, sweeper, recovery));
+    Ok(running)
+}
 
-    let (servers, workers) = (watch::channel(false).0, watch::channel(false).0);
-    let admin_listener = watch::channel(false).0;
-    let (mut listen, mut serving) = (Vec::new(), Vec::new());
-    for (listener, address) in listeners {
-        listen.push(address);
-        let (router, metrics) = (router(&Arc::new(shop.order_server())), shop.metrics.clone());
-        serving.push(tokio::spawn(serve(
-            listener,
-            router,
-            metrics,
-            servers.subscribe(),
-        )));
-    }
-    let (writer, sweeper) = (shop.writer(), shop.sweeper());
-    let (stop_writer, stop_sweeper) = (workers.subscribe(), servers.subscribe());
-    let (listener, admin) = admin;
-    let router = admin_router(&shop);
-    let stop_admin = admin_listener.subscribe();
-    Ok(Running {
-        listen,
-        admin,
-        servers,
-        workers,
-        admin_listener,
-        serving,
-        serving_admin: tokio::spawn(serve(listener, router, shop.metrics.clone(), stop_admin)),
-        writing: tokio::spawn(supervise("order writer", RESTART_PAUSE, move || {
-            let (writer, stop) = (writer.clone(), stop_writer.clone());
-            async move { writer.run(stop).await }
-        })),
-        sweeping: tokio::spawn(supervise("sweeper", RESTART_PAUSE, move || {
-            let (sweeper, stop) = (sweeper.clone(), stop_sweeper.clone());
-            async move { sweeper.run(stop).await }
-        })),
-        ledger: shop.ledger,
+/// Opens the ledger, seeds it, and starts the order servers alone: writers of their own do the rest.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn start_order_servers(settings: Settings, engine: SharedEngine) -> Result<Running> {
+    let ports = Ports::bind(settings.admin, &settings.listen)?;
+    let shop = Parts::open(settings, engine).await?;
+    Ok(serve_all(ports, &shop))
+}
+
+/// Opens the ledger and starts the order writer and the sweeper alone.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn start_writer(settings: WriterSettings, engine: SharedEngine) -> Result<Running> {
+    let ports = Ports::bind(settings.admin, &[])?;
+    let ledger = Ledger::open(&settings.ledger).await?;
+    let metrics = Metrics::new()?;
+    let node = &settings.node_name;
+    let (writer, sweeper, recovery) = workers(node, &settings.writer, &engine, &ledger, &metrics)?;
+    let mut running = ports.serve(&engine, &ledger, &metrics, Router::new);
+    running.workers = Some(Workers::start(node, writer, sweeper, recovery));
+    Ok(running)
+}
+
+fn serve_all(ports: Ports, shop: &Parts) -> Running {
+    ports.serve(&shop.engine, &shop.ledger, &shop.metrics, || {
+        router(&Arc::new(shop.order_server()))
     })
+}
+
+fn workers(
+    node: &str,
+    settings: &config::Writer,
+    engine: &SharedEngine,
+    ledger: &Ledger,
+    metrics: &Metrics,
+) -> Result<(OrderWriter, Sweeper, Recovery)> {
+    let (stream, batch_max) = (engine.clone(), settings.batch_max);
+    let writer = OrderWriter::new(stream, ledger.clone(), metrics.clone(), batch_max);
+    let every = settings.sweep_every.duration();
+    let sweeper = Sweeper::new(engine.clone(), ledger.clone(), metrics.clone(), every).on(node);
+    let (engine, ledger, metrics) = (engine.clone(), ledger.clone(), metrics.clone());
+    let recovery = Recovery::new(engine, ledger, writer.clone(), metrics)?;
+    Ok((writer, sweeper, recovery))
+}
+
+/// Addresses that are listened at, and not served yet: what cannot be had is known before anything else
+/// is begun.
+struct Ports {
+    servers: Vec<(TcpListener, SocketAddr)>,
+    admin: (TcpListener, SocketAddr),
+}
+
+impl Ports {
+    fn bind(admin: SocketAddr, servers: &[SocketAddr]) -> Result<Self> {
+        Ok(Self {
+            admin: bind(admin)?,
+            servers: servers.iter().copied().map(bind).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Serves an `order_server` at each address, and the probes at the admin listener.
+    fn serve(
+        self,
+        engine: &SharedEngine,
+        ledger: &Ledger,
+        metrics: &Metrics,
+        order_server: impl Fn() -> Router,
+    ) -> Running {
+        let (stop_servers, stop_admin) = (watch::channel(false).0, watch::channel(false).0);
+        let (mut listen, mut serving) = (Vec::new(), Vec::new());
+        for (listener, address) in self.servers {
+            listen.push(address);
+            let (metrics, stop) = (metrics.clone(), stop_servers.subscribe());
+            serving.push(tokio::spawn(serve(listener, order_server(), metrics, stop)));
+        }
+        let (listener, admin) = self.admin;
+        let probes = probes::router(engine.clone(), ledger.clone(), metrics.clone());
+        let stop = stop_admin.subscribe();
+        Running {
+            listen,
+            admin,
+            stop_servers,
+            stop_admin,
+            serving,
+            serving_admin: tokio::spawn(serve(listener, probes, metrics.clone(), stop)),
+            workers: None,
+            ledger: ledger.clone(),
+        }
+    }
 }
 
 impl Running {
@@ -138,14 +169,17 @@ impl Running {
     /// the stream for the next start.
     pub async fn stop(self, grace: Duration) {
         let until = Instant::now() + grace;
-        self.servers.send_replace(true);
+        self.stop_servers.send_replace(true);
+        if let Some(workers) = &self.workers {
+            workers.stop_sweeping();
+        }
         for task in self.serving {
             finish(task, until).await;
         }
-        finish(self.sweeping, until).await;
-        self.workers.send_replace(true);
-        finish(self.writing, until).await;
-        self.admin_listener.send_replace(true);
+        if let Some(workers) = self.workers {
+            workers.stop(until).await;
+        }
+        self.stop_admin.send_replace(true);
         finish(self.serving_admin, until).await;
         // Nothing holds a connection any more, but for what was dropped in mid-statement.
         if tokio::time::timeout(CLOSE_MAX, self.ledger.close())
@@ -157,41 +191,19 @@ impl Running {
     }
 }
 
-/// Runs a worker until it ends by itself; one that panics is started again. What it does can be
-/// repeated, so it may be cut off anywhere.
-async fn supervise<F>(name: &str, pause: Duration, start: impl Fn() -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    // Dropped together with this future, and the worker with it.
-    let mut worker = JoinSet::new();
-    loop {
-        worker.spawn(start());
-        match worker.join_next().await {
-            Some(Err(error)) if error.is_panic() => {
-                tracing::error!(name, %error, "a worker failed and is started again");
-                tokio::time::sleep(pause).await;
-            }
-            _ => return,
-        }
-    }
-}
-
-/// How long what an earlier process left in the stream is written before the shop opens; the order
-/// writer goes on with the rest.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// Pause before a worker that failed is started again.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// How long closing the database may take.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
-
-/// Waits for a task until a moment, then ends it.
-async fn finish(mut task: JoinHandle<()>, until: Instant) {
-    if tokio::time::timeout_at(until, &mut task).await.is_err() {
-        task.abort();
-        // Its connections and transactions are closed once it is gone.
-        let _ended = task.await;
-    }
+/// The demo behind the button, if it is wanted, and the providers beside it.
+fn payments(
+    settings: &Settings,
+    engine: &SharedEngine,
+    ledger: &Ledger,
+    metrics: &Metrics,
+) -> Payments {
+    let demo = || Arc::new(Demo::new(settings.webhook_secret.clone())) as Arc<dyn Button>;
+    let button = settings.node.payment.demo.then(demo);
+    let webhooks = settings.webhooks.iter().cloned();
+    let others = webhooks.map(|each| Arc::new(each) as Arc<dyn Provider>);
+    let (engine, ledger) = (engine.clone(), ledger.clone());
+    Payments::new(button, others.collect(), engine, ledger, metrics.clone())
 }
 
 /// What the servers and workers of a process are made of.
@@ -207,6 +219,30 @@ struct Parts {
 }
 
 impl Parts {
+    /// Opens the ledger, and puts together what order servers share.
+    async fn open(settings: Settings, engine: SharedEngine) -> Result<Self> {
+        for (name, secret) in [
+            ("operator's token", &settings.operator_token),
+            ("webhook's secret", &settings.webhook_secret),
+        ] {
+            if secret.is_empty() {
+                return Err(BackendError::Settings(format!("the {name} is empty")));
+            }
+        }
+        if let Some(open) = settings.webhooks.iter().find(|each| each.is_open()) {
+            let words = format!("the secret of payment provider `{}` is empty", open.name());
+            return Err(BackendError::Settings(words));
+        }
+        let metrics = Metrics::new()?;
+        let ledger = Ledger::open(&settings.ledger).await?;
+        // Where others write to the ledger at the same time, the two are never at rest.
+        if settings.exclusive {
+            publishing::check_pair(engine.as_ref(), &ledger).await?;
+        }
+        ledger.seed(&settings.catalog).await?;
+        Self::new(settings, engine, ledger, metrics)
+    }
+
     fn new(
         mut settings: Settings,
         engine: SharedEngine,
@@ -214,11 +250,7 @@ impl Parts {
         metrics: Metrics,
     ) -> Result<Self> {
         let accounts = Accounts::new(&settings.node.accounts, &settings.webhook_secret)?;
-        let mut providers: Vec<Arc<dyn Provider>> = Vec::new();
-        if settings.node.payment.demo {
-            providers.push(Arc::new(Demo::new(settings.webhook_secret.clone())));
-        }
-        let payments = Payments::new(providers, engine.clone(), ledger.clone(), metrics.clone());
+        let payments = payments(&settings, &engine, &ledger, &metrics);
         Ok(Self {
             promos: Promos::new(engine.clone()),
             proposals: std::mem::take(&mut settings.promos).into(),
@@ -241,6 +273,11 @@ impl Parts {
             accounts: self.accounts.clone(),
             payments: self.payments.clone(),
             promos: self.promos.clone(),
+            catalogue: Catalogue::new(
+                self.engine.clone(),
+                self.ledger.clone(),
+                self.metrics.clone(),
+            ),
             reservations: Reservations {
                 engine: self.engine.clone(),
                 keys: self.settings.keys.clone(),
@@ -259,8 +296,15 @@ impl Parts {
     async fn publish_first(&self) -> Result<()> {
         // What an earlier process left in the stream counts as sold.
         // A ledger that is away must not keep the shop window dark: its promos are then told below.
-        if let Ok(drained) = tokio::time::timeout(DRAIN_MAX, self.writer().drain()).await {
-            drained?;
+        let (writer, _, recovery) = self.workers()?;
+        let ready = async {
+            while self.engine.is_lost().await? {
+                recovery.recover().await?;
+            }
+            writer.drain().await
+        };
+        if let Ok(ready) = tokio::time::timeout(DRAIN_MAX, ready).await {
+            ready?;
         }
         for proposal in self.proposals.iter() {
             let published =
@@ -276,170 +320,8 @@ impl Parts {
         Ok(())
     }
 
-    fn writer(&self) -> OrderWriter {
-        let batch_max = self.settings.node.writer.batch_max;
-        OrderWriter::new(
-            self.engine.clone(),
-            self.ledger.clone(),
-            self.metrics.clone(),
-            batch_max,
-        )
-    }
-
-    fn sweeper(&self) -> Sweeper {
-        let every = self.settings.node.writer.sweep_every.duration();
-        Sweeper::new(
-            self.engine.clone(),
-            self.ledger.clone(),
-            self.metrics.clone(),
-            every,
-        )
-    }
-}
-
-fn admin_router(shop: &Parts) -> Router {
-    let (engine, ledger) = (shop.engine.clone(), shop.ledger.clone());
-    let ready = move || ready(engine.clone(), ledger.clone());
-    let (engine, metrics) = (shop.engine.clone(), shop.metrics.clone());
-    let scrape = move || scrape(engine.clone(), metrics.clone());
-    Router::new()
-        .route(
-            "/live",
-            get(|| async { text(StatusCode::OK, b"live\n".to_vec()) }),
-        )
-        .route("/ready", get(ready))
-        .route("/metrics", get(scrape))
-        .fallback(|| async { refuse(&Refusal::NotFound) })
-        .method_not_allowed_fallback(|| async { refuse(&Refusal::Method) })
-}
-
-async fn ready(engine: SharedEngine, ledger: Ledger) -> Response {
-    let told = |result: Result<()>| match result {
-        Ok(()) => (true, "ok".to_owned()),
-        Err(error) => (false, error.to_string()),
-    };
-    let (ledger_ok, ledger) = told(ledger.ready().await);
-    let (engine_ok, engine) = told(engine.backlog().await.map(drop).map_err(Into::into));
-    let ready = ledger_ok && engine_ok;
-    let body = json!({ "ready": ready, "ledger": ledger, "engine": engine }).to_string();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    json_response(status, body.into_bytes())
-}
-
-async fn scrape(engine: SharedEngine, metrics: Metrics) -> Response {
-    if let Ok(backlog) = engine.backlog().await {
-        metrics.backlog(&backlog, SystemClock.now());
-    }
-    match metrics.text() {
-        Ok(body) => text(StatusCode::OK, body),
-        Err(error) => {
-            tracing::error!(%error, "metrics");
-            refuse(&Refusal::Unexpected)
-        }
-    }
-}
-
-fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
-    let listen = |source| BackendError::Listen { address, source };
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    };
-    let socket = socket.map_err(listen)?;
-    socket.set_reuseaddr(true).map_err(listen)?;
-    socket.bind(address).map_err(listen)?;
-    let listener = socket.listen(BACKLOG).map_err(listen)?;
-    let bound = listener.local_addr().map_err(listen)?;
-    Ok((listener, bound))
-}
-
-/// Serves until `stop` says true, then finishes what is in flight; idle connections are closed.
-async fn serve(
-    listener: TcpListener,
-    router: Router,
-    metrics: Metrics,
-    mut stop: watch::Receiver<bool>,
-) {
-    let (places, graceful) = (
-        Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        GracefulShutdown::new(),
-    );
-    let mut connections = JoinSet::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_MAX)
-        .max_buf_size(HEADERS_BYTES_MAX);
-    loop {
-        let place = tokio::select! {
-            // The semaphore is never closed.
-            Ok(place) = Arc::clone(&places).acquire_owned() => place,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        while connections.try_join_next().is_some() {}
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // Answers are small and written whole; without it the edge would wait for its own delay.
-        let _without_delay = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        let open = Open::count(metrics.clone());
-        connections.spawn(async move {
-            let _held = (place, open);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-        });
-    }
-    drop(listener);
-    graceful.shutdown().await;
-}
-
-/// An open connection, counted.
-struct Open(Metrics);
-
-impl Open {
-    fn count(metrics: Metrics) -> Self {
-        metrics.connection_opened();
-        Self(metrics)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.connection_closed();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_worker_that_panics_is_started_again() {
-        let starts = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&starts);
-        supervise("test", Duration::ZERO, move || {
-            let start = counted.fetch_add(1, Ordering::SeqCst);
-            async move { assert!(start > 1, "this panic is part of the test") }
-        })
-        .await;
-        assert_eq!(starts.load(Ordering::SeqCst), 3);
+    fn workers(&self) -> Result<(OrderWriter, Sweeper, Recovery)> {
+        let (node, settings) = (&self.settings.node_name, &self.settings.node.writer);
+        workers(node, settings, &self.engine, &self.ledger, &self.metrics)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lua_free_rules::config;
@@ -10,23 +9,30 @@ use lua_free_rules::keys::KeyRing;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// Everything [`crate::start`] needs.
+use crate::ledger::LedgerSettings;
+use crate::payment::Webhook;
+
+/// Everything [`crate::start`] and [`crate::start_order_servers`] need.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What this node is called among those that share the engine.
+    pub node_name: String,
     /// One order server listens at each of these.
     pub listen: Vec<SocketAddr>,
     /// Where `/live`, `/ready` and `/metrics` are answered.
     pub admin: SocketAddr,
     /// The node: orders, writer, accounts and payment are read from it.
     pub node: config::Node,
-    /// The ledger's file.
-    pub database: PathBuf,
+    /// The ledger's database.
+    pub ledger: LedgerSettings,
     /// The keys that sign sessions and access tokens.
     pub keys: KeyRing,
     /// What an operator shows.
     pub operator_token: Secret,
     /// Signs the demo provider's webhook, and keys the digests of one-time codes.
     pub webhook_secret: Secret,
+    /// The payment providers beside the demo.
+    pub webhooks: Vec<Webhook>,
     /// Mark cookies Secure.
     pub secure_cookies: bool,
     /// Items to seed, where the ledger does not have them.
@@ -35,6 +41,21 @@ pub struct Settings {
     pub promos: Vec<config::Promo>,
     /// Publish those that never were, before the first request is taken.
     pub publish_first: bool,
+    /// Nobody else has the engine or the ledger: whether the two belong together is looked at first.
+    pub exclusive: bool,
+}
+
+/// Everything [`crate::start_writer`] needs.
+#[derive(Debug, Clone)]
+pub struct WriterSettings {
+    /// What this node is called among those that share the engine.
+    pub node_name: String,
+    /// Where `/live`, `/ready` and `/metrics` are answered.
+    pub admin: SocketAddr,
+    /// The ledger's database.
+    pub ledger: LedgerSettings,
+    /// How it works.
+    pub writer: config::Writer,
 }
 
 /// Bytes that are never shown.
@@ -57,6 +78,11 @@ impl Secret {
         // Digests have one length, so the time does not tell the secret's length either.
         let (left, right) = (Sha256::digest(&self.0), Sha256::digest(shown));
         !self.is_empty() && bool::from(left.as_slice().ct_eq(right.as_slice()))
+    }
+
+    /// The secret itself, if it is UTF-8: for who has to show it, like a database's client.
+    pub(crate) fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
     }
 
     /// Eight hexadecimal digits that stand for the secret in logs.

@@ -1,11 +1,12 @@
 //! The order writer: reads the stream in batches, writes each batch to the ledger in one
-//! transaction, and acknowledges after the commit. What cannot be written is set aside with its
-//! reason, and the rest goes on; a database that is away is waited for.
+//! transaction, and acknowledges after the commit. The next batch is read meanwhile. What cannot be
+//! written is set aside with its reason, and the rest goes on; a database that is away is waited for.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Clock, Event, OrderStream, StreamEntry, SystemClock};
+use engine::{Clock, EntryId, Event, OrderStream, StreamEntry, SystemClock};
 use tokio::sync::watch;
 
 use crate::error::{BackendError, Result};
@@ -29,7 +30,29 @@ pub struct OrderWriter {
 }
 
 /// An entry whose event could be read.
-type Readable = (i64, Event);
+type Readable = (EntryId, Event);
+
+/// A read under way.
+type Reading<'w> = Pin<Box<dyn Future<Output = engine::Result<Vec<StreamEntry>>> + Send + 'w>>;
+
+/// What is read while a batch is written: at most one batch, in the order of the stream.
+struct Ahead<'w> {
+    entries: Vec<StreamEntry>,
+    reading: Option<Reading<'w>>,
+    has_begun: bool,
+    backoff: Duration,
+}
+
+impl Default for Ahead<'_> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            reading: None,
+            has_begun: false,
+            backoff: BACKOFF_MIN,
+        }
+    }
+}
 
 impl OrderWriter {
     /// A writer of batches of at most `batch_max` events.
@@ -57,38 +80,61 @@ impl OrderWriter {
     /// Writes until `stop` says true, then what is still in the stream. Drop the future to give up
     /// on what is left: it stays in the stream.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
-        let (mut backoff, mut begun) = (BACKOFF_MIN, false);
+        let mut ahead = Ahead::default();
         while !*stop.borrow() {
-            let read = tokio::select! {
-                // Reading is given up at the signal, writing is not.
-                read = self.next(&mut begun) => read,
-                _ = stop.wait_for(|stop| *stop) => break,
-            };
-            match read {
-                Ok(entries) => {
-                    backoff = BACKOFF_MIN;
-                    self.write_entries(entries).await;
+            if ahead.entries.is_empty() {
+                tokio::select! {
+                    // Reading is given up at the signal, writing is not.
+                    () = self.read_ahead(&mut ahead) => continue,
+                    _ = stop.wait_for(|stop| *stop) => break,
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the stream cannot be read; trying again");
-                    self.metrics.writer_retry("engine");
-                    pause(&mut backoff).await;
+            }
+            let batch = std::mem::take(&mut ahead.entries);
+            let mut writing = pin!(self.write_entries(batch));
+            loop {
+                let has_room = ahead.entries.len() < self.batch_max;
+                tokio::select! {
+                    () = &mut writing => break,
+                    () = self.read_ahead(&mut ahead), if has_room => {}
                 }
             }
         }
-        // A read that was given up may have taken entries along.
+        drop(ahead);
+        // What was read and not written is still in the stream.
         if let Err(error) = self.drain().await {
             tracing::warn!(%error, "events stay in the stream for the next start");
         }
     }
 
-    /// The next entries; the first time, those that another run of this writer left behind.
-    async fn next(&self, begun: &mut bool) -> engine::Result<Vec<StreamEntry>> {
-        if !*begun {
-            self.stream.rewind().await?;
-            *begun = true;
+    /// Reads on, as far as there is room in one batch. May be given up and called again: a read that is
+    /// under way stays so.
+    async fn read_ahead<'w>(&'w self, ahead: &mut Ahead<'w>) {
+        let room = self.batch_max - ahead.entries.len();
+        let has_begun = ahead.has_begun;
+        let reading = ahead
+            .reading
+            .get_or_insert_with(|| Box::pin(self.next(has_begun, room)));
+        let read = reading.await;
+        ahead.reading = None;
+        match read {
+            Ok(entries) => {
+                (ahead.has_begun, ahead.backoff) = (true, BACKOFF_MIN);
+                ahead.entries.extend(entries);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the stream cannot be read; trying again");
+                self.metrics.writer_retry("engine");
+                pause(&mut ahead.backoff).await;
+            }
         }
-        self.stream.read(self.batch_max, READ_WAIT).await
+    }
+
+    /// The next entries; the first time, those that another run of this writer left behind.
+    async fn next(&self, has_begun: bool, max: usize) -> engine::Result<Vec<StreamEntry>> {
+        if !has_begun {
+            self.stream.rewind().await?;
+        }
+        self.stream.read(max, READ_WAIT).await
     }
 
     /// Writes everything that is in the stream now, from the oldest entry that was not acknowledged.
@@ -106,7 +152,7 @@ impl OrderWriter {
         }
     }
 
-    async fn write_entries(&self, entries: Vec<StreamEntry>) {
+    pub(crate) async fn write_entries(&self, entries: Vec<StreamEntry>) {
         let mut readable = Vec::with_capacity(entries.len());
         for entry in entries {
             match serde_json::from_str::<Event>(&entry.payload) {
@@ -156,7 +202,7 @@ impl OrderWriter {
         self.metrics.batch(began.elapsed());
         self.metrics.events("written", written.new);
         self.metrics.events("repeated", written.repeated);
-        let ids: Vec<i64> = batch.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<EntryId> = batch.iter().map(|(id, _)| *id).collect();
         let mut backoff = BACKOFF_MIN;
         while let Err(error) = self.stream.acknowledge(&ids).await {
             tracing::warn!(%error, "written orders cannot be acknowledged; trying again");
@@ -166,8 +212,8 @@ impl OrderWriter {
         Ok(())
     }
 
-    async fn set_aside(&self, id: i64, reason: &str) {
-        tracing::error!(entry = id, reason, "a stream entry was set aside");
+    async fn set_aside(&self, id: EntryId, reason: &str) {
+        tracing::error!(entry = %id, reason, "a stream entry was set aside");
         self.metrics.events("set_aside", 1);
         let mut backoff = BACKOFF_MIN;
         while let Err(error) = self.stream.set_aside(id, reason).await {
@@ -194,7 +240,7 @@ mod tests {
     use engine::{Backlog, DeadLetter, EngineError};
 
     use super::*;
-    use crate::ledger::tests::{open, published, reserved};
+    use crate::ledger::tests::{hold, open, published, reserved};
 
     /// A stream in memory that counts how often it could not be reached.
     #[derive(Default)]
@@ -206,18 +252,30 @@ mod tests {
         read: usize,
         dead: Vec<DeadLetter>,
         away: usize,
+        acknowledged: Vec<EntryId>,
     }
 
     impl Stream {
         fn of(payloads: impl IntoIterator<Item = String>) -> Arc<Self> {
             let entries = payloads.into_iter().zip(1..);
             let entries = entries
-                .map(|(payload, id)| StreamEntry { id, payload })
+                .map(|(payload, number)| StreamEntry {
+                    id: EntryId { stream: 0, number },
+                    payload,
+                })
                 .collect();
             Arc::new(Self(Mutex::new(Kept {
                 entries,
                 ..Kept::default()
             })))
+        }
+
+        fn next(&self, max: usize) -> Vec<StreamEntry> {
+            let mut kept = self.0.lock().unwrap();
+            let unread = kept.entries.iter().skip(kept.read);
+            let batch: Vec<_> = unread.take(max).cloned().collect();
+            kept.read += batch.len();
+            batch
         }
 
         fn left(&self) -> usize {
@@ -231,16 +289,11 @@ mod tests {
 
     #[async_trait]
     impl OrderStream for Stream {
-        async fn read(&self, max: usize, _: Duration) -> engine::Result<Vec<StreamEntry>> {
-            let mut kept = self.0.lock().unwrap();
-            let batch: Vec<_> = kept
-                .entries
-                .iter()
-                .skip(kept.read)
-                .take(max)
-                .cloned()
-                .collect();
-            kept.read += batch.len();
+        async fn read(&self, max: usize, wait: Duration) -> engine::Result<Vec<StreamEntry>> {
+            let batch = self.next(max);
+            if batch.is_empty() && !wait.is_zero() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             Ok(batch)
         }
 
@@ -249,7 +302,7 @@ mod tests {
             Ok(())
         }
 
-        async fn acknowledge(&self, ids: &[i64]) -> engine::Result<()> {
+        async fn acknowledge(&self, ids: &[EntryId]) -> engine::Result<()> {
             let mut kept = self.0.lock().unwrap();
             if kept.away > 0 {
                 kept.away -= 1;
@@ -258,10 +311,11 @@ mod tests {
             let before = kept.entries.len();
             kept.entries.retain(|entry| !ids.contains(&entry.id));
             kept.read = kept.read.saturating_sub(before - kept.entries.len());
+            kept.acknowledged.extend(ids);
             Ok(())
         }
 
-        async fn set_aside(&self, id: i64, reason: &str) -> engine::Result<()> {
+        async fn set_aside(&self, id: EntryId, reason: &str) -> engine::Result<()> {
             let entry = {
                 let kept = self.0.lock().unwrap();
                 kept.entries
@@ -285,6 +339,10 @@ mod tests {
 
         async fn dead_letters(&self, _: usize) -> engine::Result<Vec<DeadLetter>> {
             Ok(self.dead())
+        }
+
+        async fn replay(&self, _: EntryId) -> engine::Result<bool> {
+            Ok(false)
         }
     }
 
@@ -312,7 +370,10 @@ mod tests {
         writer(&stream, &ledger).drain().await.unwrap();
         assert_eq!(stream.left(), 0);
         let dead = stream.dead();
-        assert_eq!(dead.iter().map(|each| each.id).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(
+            dead.iter().map(|each| each.id.number).collect::<Vec<_>>(),
+            [3, 4]
+        );
         assert!(
             dead[0].reason.contains("not an event"),
             "{}",
@@ -359,5 +420,66 @@ mod tests {
         }
         writing.abort();
         assert_eq!((stream.left(), stream.dead().len()), (1, 0));
+    }
+
+    const BATCH: usize = 4;
+
+    async fn until(what: impl Fn() -> bool) {
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        waited.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_batch_is_read_ahead_and_no_more() {
+        let (_dir, ledger) = open().await;
+        let events = (2..42).map(|sequence| reserved(sequence, sequence, 1));
+        let events = std::iter::once(published(50)).chain(events);
+        let stream = Stream::of(events.map(|event| json(&event)));
+        let other = hold(&ledger).await;
+        let writer = OrderWriter {
+            batch_max: BATCH,
+            ..writer(&stream, &ledger)
+        };
+        let (stop, stopped) = watch::channel(false);
+        let working = tokio::spawn(async move { writer.run(stopped).await });
+        let read = || stream.0.lock().unwrap().read;
+        until(|| read() == 2 * BATCH).await;
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+            assert_eq!(read(), 2 * BATCH);
+        }
+        drop(other);
+        until(|| stream.left() == 0).await;
+        let acknowledged = stream.0.lock().unwrap().acknowledged.clone();
+        assert_eq!(acknowledged.len(), 41);
+        assert!(acknowledged.is_sorted(), "{acknowledged:?}");
+        assert_eq!(ledger.items().await.unwrap()[0].sales, 40);
+        stop.send_replace(true);
+        working.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_is_written_when_it_is_stopped() {
+        let (_dir, ledger) = open().await;
+        let events = (2..12).map(|sequence| reserved(sequence, sequence, 1));
+        let events = std::iter::once(published(50)).chain(events);
+        let stream = Stream::of(events.map(|event| json(&event)));
+        let other = hold(&ledger).await;
+        let writer = OrderWriter {
+            batch_max: BATCH,
+            ..writer(&stream, &ledger)
+        };
+        let (stop, stopped) = watch::channel(false);
+        let working = tokio::spawn(async move { writer.run(stopped).await });
+        until(|| stream.0.lock().unwrap().read == 2 * BATCH).await;
+        stop.send_replace(true);
+        drop(other);
+        working.await.unwrap();
+        assert_eq!((stream.left(), stream.dead().len()), (0, 0));
+        assert_eq!(ledger.items().await.unwrap()[0].sales, 10);
     }
 }

@@ -1,5 +1,5 @@
 //! The sale state that Floodgate's nodes share, behind one family of traits with one home for each
-//! deployment: [`embedded`] (SQLite with group commit, one machine); Redis follows.
+//! deployment: [`embedded`] (SQLite with group commit, one machine) and [`redis`] (many machines).
 //!
 //! | trait | holds |
 //! |---|---|
@@ -8,6 +8,10 @@
 //! | [`Stock`] | reservations: window, limit, idempotency key, place, stock and order event in one step |
 //! | [`OrderStream`] | the queue between reservations and the ledger |
 //! | [`Sessions`] | who is signed in |
+//! | [`Signals`] | what nodes tell each other at once: sold out, published, an item changed |
+//! | [`Leases`] | which process does what only one may do |
+//! | [`Cache`] | what order servers remember together, for a while |
+//! | [`Recovery`] | being rebuilt from the ledger after memory may have been lost |
 //!
 //! [`conformance`] is the suite that every home passes. Invariants of every home: each method that
 //! changes something is one atomic, durable step; once it has returned, a crash does not undo it; a
@@ -17,7 +21,10 @@
 //! What is absent: no home trusts the caller's clock, and no call blocks the async thread it is on.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lua_free_rules::challenge::Attempt;
@@ -30,11 +37,15 @@ use lua_free_rules::units::{
 };
 use serde::{Deserialize, Serialize};
 
+mod bounds;
 pub mod clock;
 pub mod conformance;
 pub mod embedded;
+pub mod past;
+pub mod redis;
 
 pub use clock::{Clock, SystemClock};
+pub use past::Past;
 
 /// Why a step was not taken. Either way nothing has changed, except where a deadline passed or the
 /// disk failed while the answer was under way: then the same call may be made again, since every
@@ -53,9 +64,15 @@ pub enum EngineError {
 pub type Result<T> = std::result::Result<T, EngineError>;
 
 /// Everything a node needs of the engine, as one shared object.
-pub trait Engine: Promos + Door + Stock + OrderStream + Sessions {}
+pub trait Engine:
+    Promos + Door + Stock + OrderStream + Sessions + Signals + Leases + Cache + Recovery
+{
+}
 
-impl<T: Promos + Door + Stock + OrderStream + Sessions> Engine for T {}
+impl<T: Promos + Door + Stock + OrderStream + Sessions + Signals + Leases + Cache + Recovery> Engine
+    for T
+{
+}
 
 /// An engine of any home.
 pub type SharedEngine = Arc<dyn Engine>;
@@ -170,8 +187,9 @@ pub trait Door: Send + Sync + 'static {
     /// expired), [`Refusal::DoorFull`] (the challenge stays unspent).
     async fn enter(&self, entry: Entry) -> Result<Access>;
 
-    /// Spends a challenge that was answered wrongly. Returns whether this was its first attempt.
-    async fn spend(&self, attempt: Attempt) -> Result<bool>;
+    /// Spends a challenge of that promo that was answered wrongly. Returns whether this was its first
+    /// attempt.
+    async fn spend(&self, promo: PromoId, attempt: Attempt) -> Result<bool>;
 }
 
 /// A request to reserve units for an order.
@@ -280,7 +298,9 @@ pub trait Stock: Send + Sync + 'static {
     async fn reservation(&self, order: OrderId) -> Result<Option<Reservation>>;
 }
 
-/// Something that changed a promo's available stock.
+/// Something that changed a promo's available stock. The events of a promo tell everything that an
+/// engine would have to know again if it lost its memory, places and sessions excepted: the ledger
+/// keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Which promo.
@@ -303,6 +323,10 @@ pub enum Change {
     Published {
         /// How many.
         stock: u32,
+        /// All that was published.
+        terms: Box<Terms>,
+        /// The digest of the proposal.
+        digest: String,
     },
     /// Units were added.
     Added {
@@ -310,7 +334,16 @@ pub enum Change {
         stock: u32,
     },
     /// Units were reserved for a new order.
-    Reserved(Reservation),
+    Reserved {
+        /// The reservation.
+        reservation: Reservation,
+        /// The idempotency key it was made under.
+        key: String,
+        /// The digest of the request.
+        body: String,
+        /// The id of the token it was made with.
+        jti: Nonce,
+    },
     /// Units were reserved again for an order whose payment came late.
     ReservedAgain {
         /// The new reservation.
@@ -331,12 +364,79 @@ impl Change {
     /// By how many units `available` changed.
     pub fn delta(&self) -> i64 {
         match self {
-            Self::Published { stock } | Self::Added { stock } => i64::from(*stock),
-            Self::Reserved(reservation) | Self::ReservedAgain { reservation, .. } => {
+            Self::Published { stock, .. } | Self::Added { stock } => i64::from(*stock),
+            Self::Reserved { reservation, .. } | Self::ReservedAgain { reservation, .. } => {
                 -i64::from(reservation.amount)
             }
             Self::Released { amount, .. } => i64::from(*amount),
         }
+    }
+
+    /// The first reservation of an order, if one was made.
+    pub const fn reservation(&self) -> Option<&Reservation> {
+        match self {
+            Self::Reserved { reservation, .. } => Some(reservation),
+            _ => None,
+        }
+    }
+
+    /// The order whose units moved.
+    pub const fn order(&self) -> Option<OrderId> {
+        match self {
+            Self::Published { .. } | Self::Added { .. } => None,
+            Self::Reserved { reservation, .. } | Self::ReservedAgain { reservation, .. } => {
+                Some(reservation.order)
+            }
+            Self::Released { release, .. } => Some(release.order),
+        }
+    }
+}
+
+/// Where an event lies: in which stream, and as which of its events. Later events of a stream have
+/// greater numbers; a number never comes twice. Written `7-42`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EntryId {
+    /// The stream: a home may have one for each promo, or one for all (0).
+    pub stream: i64,
+    /// The event in it.
+    pub number: i64,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.stream, self.number)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parts = text.split_once('-').and_then(|(stream, number)| {
+            Some(Self {
+                stream: stream.parse().ok()?,
+                number: number.parse().ok()?,
+            })
+        });
+        // One spelling only: what is parsed must print as it was written.
+        parts
+            .filter(|id: &Self| id.to_string() == text)
+            .ok_or_else(|| "not an entry's id: write one like 7-42".to_owned())
+    }
+}
+
+impl TryFrom<String> for EntryId {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<EntryId> for String {
+    fn from(id: EntryId) -> Self {
+        id.to_string()
     }
 }
 
@@ -344,8 +444,8 @@ impl Change {
 /// is set aside, not lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamEntry {
-    /// Its id in the stream; later entries have greater ones.
-    pub id: i64,
+    /// Where it lies.
+    pub id: EntryId,
     /// The event in JSON.
     pub payload: String,
 }
@@ -364,36 +464,43 @@ pub struct Backlog {
 /// An entry that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// Its id in the stream.
-    pub id: i64,
+    /// Where it lay.
+    pub id: EntryId,
     /// The event in JSON, or what should have been one.
     pub payload: String,
     /// Why it was set aside.
     pub reason: String,
 }
 
-/// The queue between reservations and the ledger. Each entry is delivered at least once, in the
-/// order of the steps that made them; what was not acknowledged before a crash comes again.
+/// The queue between reservations and the ledger. Each event is delivered at least once: to one of the
+/// processes that read, and to another one if that one is gone. To one reader the events of a promo
+/// come in the order of the steps that made them; what was not acknowledged before a crash comes again.
 #[async_trait]
 pub trait OrderStream: Send + Sync + 'static {
-    /// Up to `max` entries after the last one read by this process, waiting up to `wait` for the
-    /// first. The first read of a process begins with what no one acknowledged.
-    async fn read(&self, max: usize, wait: std::time::Duration) -> Result<Vec<StreamEntry>>;
+    /// Up to `max` entries that no process has read, waiting up to `wait` for the first. The first read
+    /// of a process begins with what it had read before and not acknowledged. A read that is given up
+    /// takes nothing with it.
+    async fn read(&self, max: usize, wait: Duration) -> Result<Vec<StreamEntry>>;
 
-    /// Reads again from the oldest entry that was not acknowledged: after a batch failed.
+    /// Reads again from the oldest entry that this process read and did not acknowledge: after a batch
+    /// failed.
     async fn rewind(&self) -> Result<()>;
 
     /// Takes entries off the stream: the ledger has them. Repeating it changes nothing.
-    async fn acknowledge(&self, ids: &[i64]) -> Result<()>;
+    async fn acknowledge(&self, ids: &[EntryId]) -> Result<()>;
 
     /// Moves an entry among the dead letters, so that the rest can go on.
-    async fn set_aside(&self, id: i64, reason: &str) -> Result<()>;
+    async fn set_aside(&self, id: EntryId, reason: &str) -> Result<()>;
 
     /// How much waits.
     async fn backlog(&self) -> Result<Backlog>;
 
     /// Up to `max` entries that were set aside, oldest first.
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>>;
+
+    /// Puts an entry that was set aside back at the end of the stream, for another try. False if it is
+    /// not among the dead letters.
+    async fn replay(&self, id: EntryId) -> Result<bool>;
 }
 
 /// Who is signed in.
@@ -407,4 +514,102 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Removes a session's record: from now on nothing accepts it. Repeating it changes nothing.
     async fn sign_out(&self, session: Session) -> Result<()>;
+}
+
+/// Something that other nodes should know at once. It says no more than where to look again: a node
+/// that misses one learns the same by asking, a little later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// A promo sold out, or its stock came back.
+    Sold {
+        /// Which promo.
+        promo: PromoId,
+        /// Which publishing of it.
+        generation: Generation,
+        /// Which change between sold out and available this is.
+        epoch: SoldEpoch,
+        /// What it is now.
+        sold_out: bool,
+    },
+    /// A promo was published or steered.
+    Promo(PromoId),
+    /// An item was changed.
+    Item(ItemId),
+    /// Signals may have been missed: look at everything again.
+    Missed,
+}
+
+/// What nodes tell each other at once.
+#[async_trait]
+pub trait Signals: Send + Sync + 'static {
+    /// Every signal from now on, this process' own included. The engine itself tells of promos; a
+    /// listener that is too slow, or was cut off, gets [`Signal::Missed`] or a lag error.
+    fn listen(&self) -> tokio::sync::broadcast::Receiver<Signal>;
+
+    /// Tells all nodes. Best effort: while the engine is away nobody hears it.
+    async fn tell(&self, signal: Signal) -> Result<()>;
+}
+
+/// A number that rises each time a lease passes to another holder. What a holder writes elsewhere
+/// carries it, so that one who was replaced and does not know it yet can be told. It never falls, not
+/// even where the engine lost its memory: none is less than the engine's clock, in milliseconds, when the
+/// lease passed.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Fence(pub i64);
+
+/// Which process does what only one may do.
+#[async_trait]
+pub trait Leases: Send + Sync + 'static {
+    /// Takes the lease `name` for `holder` until `ttl` from now by the engine's clock; renewed by its
+    /// holder, it keeps its fence. `None` while another one holds it. Each start of a process needs
+    /// a holder's name of its own.
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>>;
+
+    /// Gives the lease back, if `holder` has it.
+    async fn give_back(&self, name: &str, holder: &str) -> Result<()>;
+}
+
+/// For so long after a key was forgotten nothing is remembered under it.
+pub const FORGOTTEN_FOR: Duration = Duration::from_secs(2);
+
+/// What order servers remember together, for a while: copies of what the ledger holds, nothing else.
+/// A home may forget early, never late.
+#[async_trait]
+pub trait Cache: Send + Sync + 'static {
+    /// What is remembered under `key`.
+    async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Remembers `value` under `key` for `ttl`, but not within [`FORGOTTEN_FOR`] of its being
+    /// forgotten: whoever read the ledger before it changed does not bring the old copy back. So call
+    /// it only with what was read less than that time ago.
+    async fn remember(&self, key: &str, value: &[u8], ttl: Duration) -> Result<()>;
+
+    /// Forgets what is under `key`, and what anyone remembers there within [`FORGOTTEN_FOR`].
+    async fn forget(&self, key: &str) -> Result<()>;
+}
+
+/// Being rebuilt from the ledger. A home that may come back without what it had answered for takes no
+/// step until this was done; its order stream can be read and acknowledged all the same.
+#[async_trait]
+pub trait Recovery: Send + Sync + 'static {
+    /// Whether the engine waits to be rebuilt.
+    async fn is_lost(&self) -> Result<bool>;
+
+    /// Makes `holder` the one who rebuilds, for a minute; what other readers of the stream have taken
+    /// and not acknowledged is handed to this process. False while another one is at it. Call it again
+    /// to go on.
+    async fn begin_rebuild(&self, holder: &str) -> Result<bool>;
+
+    /// Rebuilds every promo from its past, and opens the engine. The stream must be empty: all of it is
+    /// in `past`, and so are the events that were set aside. A sale that is not over goes on in a new
+    /// generation: what is left becomes its stock, buyers keep what they hold, idempotency keys find
+    /// their orders, and tokens must be asked for again. Units that come back later are added to it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAllowed`] if `holder` was replaced meanwhile: then nothing was opened.
+    async fn rebuild(&self, holder: &str, past: Vec<Past>) -> Result<()>;
 }

@@ -10,6 +10,29 @@ use subtle::ConstantTimeEq as _;
 /// The fewest bytes a secret may have: as many as the digest it keys.
 pub const SECRET_BYTES_MIN: usize = 32;
 
+/// Words in secrets that were written down to be replaced.
+const SAMPLE_WORDS: [&str; 6] = [
+    "sample",
+    "example",
+    "changeme",
+    "change-me",
+    "change_me",
+    "your-",
+];
+
+/// Whether a secret was made up to show how one looks, or typed without a thought: it says so itself, is
+/// one piece over and over, or counts up or down. What was drawn by chance never is.
+pub fn is_sample(secret: &[u8]) -> bool {
+    let is_repeated = |period: usize| secret[period..] == secret[..secret.len() - period];
+    let mut steps = secret.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+    let first = steps.next();
+    let counts = steps.all(|step| Some(step) == first);
+    let text = String::from_utf8_lossy(secret).to_ascii_lowercase();
+    counts
+        || (1..=secret.len() / 2).any(is_repeated)
+        || SAMPLE_WORDS.iter().any(|word| text.contains(word))
+}
+
 /// What a key is used for. Each use has a key of its own, so that a value made for one can never
 /// pass for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +199,29 @@ pub(crate) mod tests {
             KeyRing::new(vec![key], "other"),
             Err(KeyError::NoActive(_))
         ));
+    }
+
+    #[test]
+    fn a_sample_is_told_from_a_secret() {
+        for sample in [
+            &[7_u8; 32][..],
+            &(0..32).collect::<Vec<u8>>(),
+            &(0..32).rev().collect::<Vec<u8>>(),
+            b"0123456789abcdef0123456789abcdef",
+            b"this-is-a-sample-key-for-the-docs",
+            b"ChangeMe-now-or-anyone-can-come-in",
+            b"your-256-bit-secret",
+        ] {
+            assert!(is_sample(sample), "{}", String::from_utf8_lossy(sample));
+        }
+        let drawn: Vec<u8> = (0..32_u32).map(|n| (n * n * 37 % 251) as u8).collect();
+        for secret in [
+            &drawn[..],
+            b"q8wVdV3xJmE0o2yT5hZrCw==",
+            b"an operator's token",
+        ] {
+            assert!(!is_sample(secret), "{}", String::from_utf8_lossy(secret));
+        }
     }
 
     #[test]

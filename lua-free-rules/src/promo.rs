@@ -33,7 +33,39 @@ pub struct Terms {
     pub challenges: Vec<Kind>,
 }
 
+/// Idempotency keys and places are kept so long after the last moment at which an order can be paid in
+/// time.
+const KEEP_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Tokens and their lifetimes are counted in whole seconds.
+const TOKEN_TTL_MS_MIN: i64 = 1_000;
+
 impl Terms {
+    /// What keeps these terms from selling, whenever that is looked at.
+    pub fn fault(&self) -> Option<&'static str> {
+        let faults = [
+            (self.stock == 0, "`stock` must be at least 1"),
+            (self.door == 0, "`door` must be at least 1"),
+            (self.per_buyer == 0, "`per_buyer` must be at least 1"),
+            (self.price.minor() == 0, "`price` must be more than zero"),
+            (
+                self.token_ttl.ms() < TOKEN_TTL_MS_MIN,
+                "`token_ttl` must be at least 1s",
+            ),
+            (
+                self.ends_at <= self.starts_at,
+                "the sale must end after it begins",
+            ),
+        ];
+        faults
+            .into_iter()
+            .find_map(|(is_wrong, words)| is_wrong.then_some(words))
+    }
+
+    /// From when on idempotency keys and places need not be kept.
+    pub fn forget_at(&self) -> Timestamp {
+        self.ends_at.plus_ms(self.pay_within.ms()).plus_ms(KEEP_MS)
+    }
+
     /// How many places the door has: buyers who hold, or held and used, a token.
     pub const fn places(&self) -> u64 {
         (self.stock as u64).saturating_mul(self.door as u64)

@@ -73,6 +73,10 @@ impl TryFrom<String> for Millis {
                 "`{text}` is not a length of time: write one like \"90s\", \"15m\" or \"1h 30m\""
             )
         };
+        // As it is written below: longer than the library counts.
+        if let Some(ms) = text.strip_suffix("ms").and_then(|ms| ms.parse().ok()) {
+            return Ok(Self(ms));
+        }
         let span: jiff::SignedDuration = text.parse().map_err(|_| hint())?;
         u64::try_from(span.as_millis())
             .map(Self)

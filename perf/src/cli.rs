@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use lua_free_rules::units::Millis;
 
 use crate::crowd::plan::Think;
@@ -32,31 +32,50 @@ pub enum Command {
     /// made beforehand. Reports funnel, refusals, speeds, latencies free of coordinated omission, and
     /// how near the generator came to its own limits. perf/README.md says what each figure means.
     Crowd(Box<Crowd>),
-    /// Compare grouped commits with one transaction each: the embedded engine, the order writer
+    /// Compare Floodgate's way with the usual ones: reservations on Redis and embedded, orders into SQL
+    ///
+    /// Starts redis-server, mariadbd and postgres of its own, and checks after each measurement that
+    /// every order was made. perf/README.md says what each figure means.
     Engines(Engines),
 }
 
 /// `perf engines`.
 #[derive(Args)]
 pub struct Engines {
-    /// Orders in each measurement; one transaction each is measured with a twentieth of them
-    #[arg(long, default_value_t = 40_000)]
+    /// Measure only this; may be given several times
+    #[arg(long, value_enum)]
+    pub only: Vec<Part>,
+    /// Orders in each measurement; ways in which each is waited for are measured with a twentieth of them
+    #[arg(long, default_value_t = 40_000, value_parser = number)]
     pub orders: usize,
     /// Callers that reserve at once, each of whom waits for his answer
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = number)]
     pub callers: usize,
     /// Events in one transaction of the order writer
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = number)]
     pub batch: usize,
-    /// Rounds, the two ways in turn
-    #[arg(long, default_value_t = 5)]
+    /// Rounds, all ways in turn
+    #[arg(long, default_value_t = 5, value_parser = number)]
     pub rounds: usize,
-    /// The folder, and so the disk, to measure on
+    /// The folder, and so the disk, to measure on [default: where you are]
+    ///
+    /// Started by root, PostgreSQL runs as `postgres`, who must be able to go through it.
     #[arg(long)]
     pub folder: Option<PathBuf>,
     /// Keep report, figures and chart in this folder
     #[arg(long)]
     pub out: Option<PathBuf>,
+}
+
+/// What `perf engines` may measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Reservations on Redis.
+    Redis,
+    /// Reservations through the embedded engine.
+    Embedded,
+    /// Orders into MariaDB, PostgreSQL and SQLite.
+    Sql,
 }
 
 /// Connections, where nobody says how many: as many as a usual limit of open files allows both ends.
@@ -207,6 +226,12 @@ fn length(text: &str) -> Result<Duration, String> {
     Millis::try_from(text.to_owned()).map(Millis::duration)
 }
 
+fn number(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (1..=10_000_000).contains(number));
+    number.ok_or_else(|| "write a number from 1 to 10000000".to_owned())
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text
         .parse()
@@ -233,6 +258,7 @@ mod tests {
         Cli::command().debug_assert();
         let read = |words: &str| Cli::try_parse_from(words.split(' ')).map(|_| ());
         assert!(read("perf crowd --buyers 5 --rate 10 --even --seed 1").is_ok());
+        assert!(read("perf engines --only redis --only sql --rounds 1").is_ok());
         for bad in [
             "perf crowd --rate 10 --within 5s",
             "perf crowd --even",
@@ -240,6 +266,8 @@ mod tests {
             "perf crowd --attack 1.1",
             "perf crowd --attack NaN",
             "perf crowd --buyers 0",
+            "perf engines --only mongodb",
+            "perf engines --orders 0",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`crowd`] | whole buyers, played against any address |
-//! | [`engines`] | grouped commits against one transaction each |
+//! | [`engines`] | Floodgate's reservations and order writer against the usual ways |
 //! | [`machine`] | the machine a run was made on, and how busy the tool kept it |
 //! | [`svg`] | the little of SVG that charts need |
 //!

@@ -103,7 +103,7 @@ fn answer(edge: &Edge, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 
 /// Order servers that are away do not make the edge unready: it serves pages and items without them.
 fn ready(edge: &Edge) -> Response<Full<Bytes>> {
-    let age_ms = promos_age_ms(edge);
+    let age_ms = edge.promos.heard().ms_ago();
     let draining = edge.in_flight.is_draining();
     let state = Ready {
         ready: age_ms.is_some() && !draining,
@@ -140,14 +140,9 @@ fn metrics(edge: &Edge) -> Response<Full<Bytes>> {
     }
     edge.metrics
         .promos_age_ms
-        .set(promos_age_ms(edge).unwrap_or(-1));
+        .set(edge.promos.heard().ms_ago().unwrap_or(-1));
     let kind = "text/plain; version=0.0.4";
     respond(StatusCode::OK, kind, edge.metrics.text().into())
-}
-
-fn promos_age_ms(edge: &Edge) -> Option<i64> {
-    let at = edge.promos.heard().at;
-    (at != lua_free_rules::units::Timestamp::default()).then(|| edge.now().ms_since(at))
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {

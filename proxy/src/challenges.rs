@@ -107,7 +107,7 @@ fn admit(
         session,
         rate,
         promo: known,
-        heard_at: heard.at,
+        heard_ms_ago: heard.ms_ago(),
         item: known.map_or(ItemId(0), |promo| promo.terms.item),
     })?;
     let wanted = if as_picture {

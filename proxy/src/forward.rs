@@ -18,7 +18,7 @@ use crate::call::Call;
 use crate::client::{self, FORWARDED_FOR};
 use crate::edge::Edge;
 use crate::routes::Kind;
-use crate::sold_out::{self, Signal};
+use crate::sold_out::{self, Sold};
 use crate::upstreams::Lease;
 
 /// Requests are sent at most this often: once, and again twice.
@@ -28,6 +28,8 @@ const POOLED_FOR: Duration = Duration::from_secs(30);
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Headers of this prefix are ours: no client may set them.
 const OURS: &str = "floodgate-";
+/// But for this one, by which payment providers sign: it proves itself, to the order server.
+const SIGNATURE: &str = "floodgate-signature";
 /// What clients write to be taken for others, beside what is replaced.
 const MASKS: [&str; 4] = [
     "forwarded",
@@ -68,7 +70,10 @@ pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Res
         .headers
         .keys()
         // Many servers take an underscore for a hyphen: `X_Forwarded_For` would pass as ours.
-        .filter(|name| name.as_str().starts_with(OURS) || name.as_str().contains('_'))
+        .filter(|name| {
+            let is_ours = name.as_str().starts_with(OURS) && *name != SIGNATURE;
+            is_ours || name.as_str().contains('_')
+        })
         .cloned()
         .collect();
     for name in &ours {
@@ -93,8 +98,8 @@ pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Res
 /// Takes off what the order server tells the edge, and acts on it.
 pub(crate) fn take_signals(edge: &Edge, response: &mut ResponseHeader) {
     for value in response.headers.get_all(sold_out::HEADER) {
-        match value.to_str().ok().and_then(Signal::parse) {
-            Some(signal) => edge.promos.signal(signal),
+        match value.to_str().ok().and_then(Sold::parse) {
+            Some(sold) => edge.promos.sold(sold),
             None => tracing::warn!("an order server sent a malformed {}", sold_out::HEADER),
         }
     }

@@ -1,19 +1,21 @@
 //! Item details at the edge: fresh for a moment, stale for long. One refresh runs for each key; while it
-//! runs or fails, the stale one is served. Items that do not exist are remembered too: briefly, few, and
+//! runs or fails, the stale one is served. An item that was changed is fetched before it is served. Items that do not exist are remembered too: briefly, few, and
 //! apart, so that a search for holes cannot push the goods out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use lua_free_rules::config;
 use lua_free_rules::item::Item;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::ItemId;
 use moka::future::Cache;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
+use crate::item_changes::{Changes, Since};
 use crate::metrics::Metrics;
 use crate::upstreams::Upstreams;
 
@@ -37,13 +39,38 @@ pub(crate) struct Kept {
     pub items: Vec<Item>,
     /// Milliseconds since the cache was made.
     asked_ms: AtomicU64,
+    /// The count of changes then.
+    asked_at: AtomicU64,
     refreshing: AtomicBool,
+    /// Held by whoever fetches what comes in its place.
+    renewal: Mutex<()>,
+}
+
+impl Kept {
+    /// It could not be had anew: it counts as if it had been asked for then.
+    fn stays(&self, asked_ms: u64, asked_at: u64) {
+        self.asked_ms.store(asked_ms, Ordering::Release);
+        self.asked_at.fetch_max(asked_at, Ordering::AcqRel);
+        self.refreshing.store(false, Ordering::Release);
+    }
+}
+
+/// How good an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Fresh,
+    /// Served while it is fetched again.
+    Stale,
+    /// Its item was changed: fetched again before anything is served.
+    Outdated,
 }
 
 /// The cache.
 pub(crate) struct ItemCache {
     kept: Cache<Key, Arc<Kept>>,
-    absent: Cache<Key, ()>,
+    /// Keys that were asked for in vain, with the count of changes then.
+    absent: Cache<Key, u64>,
+    changes: ArcSwap<Changes>,
     source: Source,
     fresh: Duration,
     born: Instant,
@@ -61,10 +88,29 @@ impl ItemCache {
                 .max_capacity(config.capacity.min(ABSENT_MAX))
                 .time_to_live(fresh)
                 .build(),
+            changes: ArcSwap::default(),
             source,
             fresh,
             born: Instant::now(),
         }
+    }
+
+    /// An item was changed: the next request for it, or for the list, waits for the new one.
+    pub fn changed(&self, id: ItemId) {
+        self.change(|changes| changes.item(id));
+    }
+
+    /// Changes may have been missed: every entry is fetched again when it is asked for next.
+    pub fn all_are_due(&self) {
+        self.change(Changes::miss);
+    }
+
+    fn change(&self, make: impl Fn(&mut Changes)) {
+        self.changes.rcu(|changes| {
+            let mut changes = Changes::clone(changes);
+            make(&mut changes);
+            changes
+        });
     }
 
     /// The items of `key`: at once if they are kept, else from an order server.
@@ -73,57 +119,108 @@ impl ItemCache {
     /// [`Refusal::NotFound`]; [`Refusal::Overloaded`] if nothing is kept and no order server answers.
     pub async fn get(self: &Arc<Self>, key: Key) -> Result<Arc<Kept>, Refusal> {
         if let Some(kept) = self.kept.get(&key).await {
-            let fresh = self.is_fresh(&kept);
-            let outcome = if fresh { "fresh" } else { "stale" };
-            self.source.metrics.item_lookup(outcome);
-            if !fresh && !kept.refreshing.swap(true, Ordering::AcqRel) {
+            let state = self.state(key, &kept);
+            self.source.metrics.item_lookup(match state {
+                State::Fresh => "fresh",
+                State::Stale => "stale",
+                State::Outdated => "outdated",
+            });
+            if state == State::Outdated {
+                return self.renew(key, kept).await;
+            }
+            if state == State::Stale && !kept.refreshing.swap(true, Ordering::AcqRel) {
                 // Whoever finds it due first refreshes it.
                 tokio::spawn(self.clone().refresh(key, kept.clone()));
             }
             return Ok(kept);
         }
         self.source.metrics.item_lookup("miss");
-        if self.absent.contains_key(&key) {
+        if let Some(asked_at) = self.absent.get(&key).await
+            && self.changes.load().since(key, asked_at) == Since::Nothing
+        {
             return Err(Refusal::NotFound);
         }
-        // Everyone who misses the same key waits for the same fetch.
+        // Everyone who misses the same key waits for the same fetch. It may have begun before a change.
         let fetched = self.kept.try_get_with(key, self.fetch(key)).await;
-        fetched.map_err(|refusal| (*refusal).clone())
+        let kept = fetched.map_err(|refusal| (*refusal).clone())?;
+        match self.state(key, &kept) {
+            State::Outdated => self.renew(key, kept).await,
+            State::Fresh | State::Stale => Ok(kept),
+        }
     }
 
     /// One that could not be refreshed counts as fresh for as long as a new one would: then it is
     /// tried again.
-    fn is_fresh(&self, kept: &Kept) -> bool {
+    fn state(&self, key: Key, kept: &Kept) -> State {
         let asked = Duration::from_millis(kept.asked_ms.load(Ordering::Acquire));
-        self.born.elapsed().saturating_sub(asked) < self.fresh
+        let asked_at = kept.asked_at.load(Ordering::Acquire);
+        match self.changes.load().since(key, asked_at) {
+            Since::Changed => State::Outdated,
+            Since::Nothing if self.born.elapsed().saturating_sub(asked) < self.fresh => {
+                State::Fresh
+            }
+            Since::Nothing | Since::Missed => State::Stale,
+        }
     }
 
-    async fn refresh(self: Arc<Self>, key: Key, old: Arc<Kept>) {
+    /// What comes in the place of an outdated entry: one fetch for all who wait. If none can be had,
+    /// the old one is served rather than nothing.
+    async fn renew(&self, key: Key, old: Arc<Kept>) -> Result<Arc<Kept>, Refusal> {
+        let _turn = old.renewal.lock().await;
+        // It may have been done while this one waited for its turn.
+        if self.state(key, &old) != State::Outdated {
+            return Ok(old.clone());
+        }
+        if let Some(kept) = self.kept.get(&key).await
+            && self.state(key, &kept) != State::Outdated
+        {
+            return Ok(kept);
+        }
+        let (asked_ms, asked_at) = self.now();
         match self.fetch(key).await {
-            Ok(new) => self.kept.insert(key, new).await,
-            Err(Refusal::NotFound) => self.kept.invalidate(&key).await,
+            Ok(new) => {
+                self.kept.insert(key, new.clone()).await;
+                Ok(new)
+            }
+            Err(Refusal::NotFound) => {
+                self.kept.invalidate(&key).await;
+                Err(Refusal::NotFound)
+            }
             Err(_) => {
-                old.asked_ms.store(self.now_ms(), Ordering::Release);
-                old.refreshing.store(false, Ordering::Release);
+                old.stays(asked_ms, asked_at);
+                Ok(old.clone())
             }
         }
     }
 
+    async fn refresh(self: Arc<Self>, key: Key, old: Arc<Kept>) {
+        let (_, asked_at) = self.now();
+        match self.fetch(key).await {
+            Ok(new) => self.kept.insert(key, new).await,
+            Err(Refusal::NotFound) => self.kept.invalidate(&key).await,
+            Err(_) => old.stays(self.now().0, asked_at),
+        }
+    }
+
     async fn fetch(&self, key: Key) -> Result<Arc<Kept>, Refusal> {
-        let asked_ms = self.now_ms();
+        let (asked_ms, asked_at) = self.now();
         let fetched = self.source.fetch(key).await;
         if fetched == Err(Refusal::NotFound) {
-            self.absent.insert(key, ()).await;
+            self.absent.insert(key, asked_at).await;
         }
         Ok(Arc::new(Kept {
             items: fetched?,
             asked_ms: AtomicU64::new(asked_ms),
+            asked_at: AtomicU64::new(asked_at),
             refreshing: AtomicBool::new(false),
+            renewal: Mutex::new(()),
         }))
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Now: in milliseconds since the cache was made, and as the count of changes.
+    fn now(&self) -> (u64, u64) {
+        let ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (ms, self.changes.load().count())
     }
 }
 

@@ -11,8 +11,9 @@
 //! | `gate` | gathers facts, asks the rules, answers or lets pass |
 //! | `client`, `limits`, `body` | who asks; how often; what with |
 //! | `answer` | what the edge says by itself, as a value |
-//! | `pages`, `shop`, `item_cache` | pages, items, promo state from memory |
-//! | `promos`, `sold_out` | what is known of the promos, and the order servers' signals |
+//! | `pages`, `shop`, `item_cache`, `item_changes` | pages, items, promo state from memory |
+//! | `promos`, `sold_out` | what is known of the promos, and who is sold out |
+//! | `signals` | what the engine tells at once: promos are asked for, items fetched again |
 //! | `challenges`, `puzzles`, `tokens` | challenges given out, made in advance; access tokens |
 //! | `forward`, `upstreams` | the way to an order server; which one; what to do when it fails |
 //! | `drain`, `admin`, `metrics`, `access_log` | stopping; `/live`, `/ready`, `/metrics`; names; one line a request |
@@ -43,6 +44,7 @@ mod forward;
 mod front;
 mod gate;
 mod item_cache;
+mod item_changes;
 mod limits;
 mod metrics;
 mod pages;
@@ -52,6 +54,7 @@ mod routes;
 mod running;
 mod service;
 mod shop;
+mod signals;
 mod sold_out;
 mod tls;
 mod tokens;

@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     upstream_in_flight: IntGaugeVec,
     item_lookups: IntCounterVec,
     item_refreshes: IntCounterVec,
+    signals: IntCounterVec,
     tokens_issued: IntCounterVec,
     challenges_issued: IntCounterVec,
     /// Requests sent again to another order server.
@@ -110,12 +111,18 @@ impl Metrics {
             )?,
             item_lookups: counters(
                 "floodgate_edge_item_lookups_total",
-                "Item details looked up: `fresh`, `stale` (served while a refresh is due) or `miss`.",
+                "Item details looked up: `fresh`, `stale` (served while a refresh is due), `outdated` \
+                 (fetched again first) or `miss`.",
                 &["outcome"],
             )?,
             item_refreshes: counters(
                 "floodgate_edge_item_refreshes_total",
                 "Item details asked of an order server.",
+                &["outcome"],
+            )?,
+            signals: counters(
+                "floodgate_edge_signals_total",
+                "What the engine told at once: `sold`, `promo`, `item`, or `missed`.",
                 &["outcome"],
             )?,
             tokens_issued: counters(
@@ -190,6 +197,11 @@ impl Metrics {
     /// An order server was asked for item details.
     pub fn item_refresh(&self, outcome: &str) {
         self.item_refreshes.with_label_values(&[outcome]).inc();
+    }
+
+    /// The engine told something.
+    pub fn signal(&self, outcome: &str) {
+        self.signals.with_label_values(&[outcome]).inc();
     }
 
     /// An access token was given out.

@@ -1,17 +1,18 @@
-//! What the edge knows of the promos: the engine's word, asked for twice a second, corrected at once by
-//! what order servers say about sold out.
+//! What the edge knows of the promos: the engine's word, asked for twice a second and whenever a signal
+//! says so, corrected at once by what engine and order servers say about sold out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use engine::{Clock, SharedEngine};
+use engine::SharedEngine;
 use lua_free_rules::promo::Snapshot;
-use lua_free_rules::units::{PromoId, Timestamp};
+use lua_free_rules::units::PromoId;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::sold_out::Signal;
+use crate::sold_out::Sold;
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
 /// A poll that a signal asked for comes no sooner than this after the last.
@@ -22,8 +23,9 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub promos: Vec<Snapshot>,
-    /// By the local clock; zero if the engine was never heard.
-    pub at: Timestamp,
+    /// When they were asked for; `None` if the engine was never heard. The wall clock may be set at any
+    /// moment: it does not say how old they are.
+    pub at: Option<Instant>,
 }
 
 impl Heard {
@@ -31,28 +33,25 @@ impl Heard {
     pub fn find(&self, promo: PromoId) -> Option<&Snapshot> {
         self.promos.iter().find(|known| known.promo == promo)
     }
+
+    /// How old they are; `None` if the engine was never heard.
+    pub fn ms_ago(&self) -> Option<i64> {
+        let age = self.at?.elapsed();
+        Some(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+    }
 }
 
 /// The promos, always at hand.
+#[derive(Default)]
 pub(crate) struct Promos {
     heard: ArcSwap<Heard>,
-    /// Signals that the engine's word has not caught up with. At most one for each known promo.
-    /// Held while `heard` is replaced, so that no signal is lost in between.
-    ahead: Mutex<HashMap<PromoId, Signal>>,
+    /// News that the engine's word has not caught up with. At most one for each known promo.
+    /// Held while `heard` is replaced, so that none is lost in between.
+    ahead: Mutex<HashMap<PromoId, Sold>>,
     poll_now: Notify,
-    clock: Arc<dyn Clock>,
 }
 
 impl Promos {
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            heard: ArcSwap::default(),
-            ahead: Mutex::default(),
-            poll_now: Notify::new(),
-            clock,
-        }
-    }
-
     /// What was heard last.
     pub fn heard(&self) -> arc_swap::Guard<Arc<Heard>> {
         self.heard.load()
@@ -80,7 +79,7 @@ impl Promos {
     /// Asks the engine once; returns whether it answered.
     pub async fn poll(&self, engine: &SharedEngine) -> bool {
         // The moment before asking: what is heard may be as old as that.
-        let at = self.clock.now();
+        let at = Instant::now();
         match tokio::time::timeout(POLL_TIMEOUT, engine.promos()).await {
             Ok(Ok((_, promos))) => {
                 self.hear(promos, at);
@@ -94,31 +93,37 @@ impl Promos {
         }
     }
 
-    fn hear(&self, mut promos: Vec<Snapshot>, at: Timestamp) {
+    fn hear(&self, mut promos: Vec<Snapshot>, at: Instant) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        ahead.retain(|_, signal| promos.iter_mut().any(|promo| signal.apply(promo)));
+        ahead.retain(|_, sold| promos.iter_mut().any(|promo| sold.apply(promo)));
+        let at = Some(at);
         self.heard.store(Arc::new(Heard { promos, at }));
     }
 
-    /// Takes in what an order server said. Older news than what is known changes nothing.
-    pub fn signal(&self, signal: Signal) {
+    /// Asks the engine again as soon as may be.
+    pub fn poll_soon(&self) {
+        self.poll_now.notify_one();
+    }
+
+    /// Takes in who is sold out. Older news than what is known changes nothing.
+    pub fn sold(&self, sold: Sold) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         let heard = self.heard.load();
-        let Some(known) = heard.find(signal.promo) else {
-            self.poll_now.notify_one();
+        let Some(known) = heard.find(sold.promo) else {
+            self.poll_soon();
             return;
         };
-        if signal.generation > known.generation {
-            self.poll_now.notify_one();
+        if sold.generation > known.generation {
+            self.poll_soon();
         }
-        if !signal.is_news_to(known) {
+        if !sold.is_news_to(known) {
             return;
         }
         let mut promos = heard.promos.clone();
         for promo in &mut promos {
-            signal.apply(promo);
+            sold.apply(promo);
         }
-        ahead.insert(signal.promo, signal);
+        ahead.insert(sold.promo, sold);
         self.heard.store(Arc::new(Heard {
             promos,
             at: heard.at,
@@ -129,9 +134,10 @@ impl Promos {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use engine::clock::ManualClock;
     use lua_free_rules::promo::{Status, Terms};
-    use lua_free_rules::units::{Generation, ItemId, Millis, Money, Sequence, SoldEpoch};
+    use lua_free_rules::units::{
+        Generation, ItemId, Millis, Money, Sequence, SoldEpoch, Timestamp,
+    };
 
     pub(crate) fn snapshot() -> Snapshot {
         Snapshot {
@@ -159,8 +165,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn signal(generation: i64, epoch: i64, sold_out: bool) -> Signal {
-        Signal {
+    fn told(generation: i64, epoch: i64, sold_out: bool) -> Sold {
+        Sold {
             promo: PromoId(7),
             generation: Generation(generation),
             epoch: SoldEpoch(epoch),
@@ -169,8 +175,8 @@ pub(crate) mod tests {
     }
 
     fn promos() -> Promos {
-        let promos = Promos::new(Arc::new(ManualClock::new(Timestamp(5))));
-        promos.hear(vec![snapshot()], Timestamp(5));
+        let promos = Promos::default();
+        promos.hear(vec![snapshot()], Instant::now());
         promos
     }
 
@@ -181,36 +187,50 @@ pub(crate) mod tests {
     #[test]
     fn newer_news_counts_at_once_and_older_never() {
         let promos = promos();
-        promos.signal(signal(1, 4, true));
+        promos.sold(told(1, 4, true));
         assert!(!sold_out(&promos), "the same epoch is no news");
-        promos.signal(signal(1, 5, true));
+        promos.sold(told(1, 5, true));
         assert!(sold_out(&promos));
         assert_eq!(promos.heard().find(PromoId(7)).unwrap().available, 0);
-        promos.signal(signal(1, 3, false));
-        promos.signal(signal(0, 9, false));
-        promos.signal(signal(2, 9, false));
+        promos.sold(told(1, 3, false));
+        promos.sold(told(0, 9, false));
+        promos.sold(told(2, 9, false));
         assert!(sold_out(&promos));
     }
 
     #[test]
     fn a_poll_that_was_under_way_does_not_undo_a_signal() {
         let promos = promos();
-        promos.signal(signal(1, 5, true));
-        promos.hear(vec![snapshot()], Timestamp(6));
+        promos.sold(told(1, 5, true));
+        promos.hear(vec![snapshot()], Instant::now());
         assert!(sold_out(&promos));
         let mut later = snapshot();
         later.sold_epoch = SoldEpoch(6);
-        promos.hear(vec![later], Timestamp(7));
+        promos.hear(vec![later], Instant::now());
         assert!(!sold_out(&promos));
         assert!(promos.ahead.lock().unwrap().is_empty());
     }
 
     #[test]
+    fn their_age_counts_from_the_question() {
+        let promos = promos();
+        assert!(promos.heard().ms_ago().is_some());
+        let before = Instant::now().checked_sub(Duration::from_secs(6)).unwrap();
+        promos.hear(vec![snapshot()], before);
+        promos.sold(told(1, 5, true));
+        assert!(
+            promos.heard().ms_ago().unwrap() >= 6_000,
+            "news of one is not news of all"
+        );
+        assert_eq!(Heard::default().ms_ago(), None);
+    }
+
+    #[test]
     fn news_of_an_unknown_promo_is_asked_for_not_kept() {
         let promos = promos();
-        let mut unknown = signal(1, 9, true);
+        let mut unknown = told(1, 9, true);
         unknown.promo = PromoId(8);
-        promos.signal(unknown);
+        promos.sold(unknown);
         assert!(promos.ahead.lock().unwrap().is_empty());
     }
 }

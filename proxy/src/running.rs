@@ -28,11 +28,10 @@ use crate::item_cache::{ItemCache, Source};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::pages::Pages;
-use crate::promos::Promos;
 use crate::puzzles::{self, Pool};
 use crate::service::Service;
 use crate::upstreams::Upstreams;
-use crate::{admin, forward, tls};
+use crate::{admin, forward, signals, tls};
 
 /// What the edge needs to start.
 pub struct Settings {
@@ -101,8 +100,10 @@ pub async fn start_with_clock(
     })?;
 
     let edge = Arc::new(build(settings, engine, clock)?);
-    edge.promos.poll(&edge.engine).await;
     let mut background = JoinSet::new();
+    // Listens before it asks, so that nothing falls between.
+    background.spawn(signals::follow(edge.clone(), edge.engine.listen()));
+    edge.promos.poll(&edge.engine).await;
     background.spawn(edge.promos.clone().follow(edge.engine.clone()));
     background.spawn(edge.images.clone().refill());
     background.spawn(edge.proofs.clone().refill());
@@ -193,7 +194,7 @@ pub(crate) fn build(
         secure_cookies: https || !settings.listen.ip().is_loopback(),
         https,
         engine,
-        promos: Arc::new(Promos::new(clock.clone())),
+        promos: Arc::default(),
         clock,
         items: Arc::new(ItemCache::new(&config.item_cache, source)),
         limits: Limits::new(config.rates.keys_max),

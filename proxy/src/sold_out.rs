@@ -1,5 +1,5 @@
-//! The signal by which an order server tells the edge that a promo is sold out, or no longer is:
-//! `floodgate-sold-out: <promo>;<generation>;<epoch>;<0|1>` in its answer.
+//! The word that a promo is sold out, or no longer is. It comes from the engine as a signal, and from an
+//! order server with an answer: `floodgate-sold-out: <promo>;<generation>;<epoch>;<0|1>`.
 
 use lua_free_rules::promo::Snapshot;
 use lua_free_rules::units::{Generation, PromoId, SoldEpoch};
@@ -9,18 +9,18 @@ pub(crate) const HEADER: &str = "floodgate-sold-out";
 
 /// What is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Signal {
+pub(crate) struct Sold {
     pub promo: PromoId,
     pub generation: Generation,
     pub epoch: SoldEpoch,
     pub sold_out: bool,
 }
 
-impl Signal {
+impl Sold {
     /// Reads the header's value; `None` if it is malformed.
     pub fn parse(value: &str) -> Option<Self> {
         let mut parts = value.split(';').map(str::trim);
-        let signal = Self {
+        let sold = Self {
             promo: parts.next()?.parse().ok()?,
             generation: Generation(parts.next()?.parse().ok()?),
             epoch: SoldEpoch(parts.next()?.parse().ok()?),
@@ -30,7 +30,7 @@ impl Signal {
                 _ => return None,
             },
         };
-        parts.next().is_none().then_some(signal)
+        parts.next().is_none().then_some(sold)
     }
 
     /// Whether it is newer than what is known of its promo. Epochs of different generations are
@@ -60,11 +60,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_read_whole_or_not_at_all() {
-        let signal = Signal::parse("7;1;3;1").unwrap();
-        assert_eq!(signal.promo, PromoId(7));
-        assert_eq!(signal.epoch, SoldEpoch(3));
-        assert!(signal.sold_out);
+    fn the_header_is_read_whole_or_not_at_all() {
+        let sold = Sold::parse("7;1;3;1").unwrap();
+        assert_eq!(sold.promo, PromoId(7));
+        assert_eq!(sold.epoch, SoldEpoch(3));
+        assert!(sold.sold_out);
         for bad in [
             "",
             "7",
@@ -74,7 +74,7 @@ mod tests {
             "x;1;3;1",
             "7;1;-;0",
         ] {
-            assert_eq!(Signal::parse(bad), None, "{bad}");
+            assert_eq!(Sold::parse(bad), None, "{bad}");
         }
     }
 }

@@ -57,7 +57,7 @@ pub(crate) async fn issue(
             session,
             rate,
             promo: known,
-            heard_at: heard.at,
+            heard_ms_ago: heard.ms_ago(),
             item,
         })?;
         let known = known.ok_or(Refusal::NotFound)?;
@@ -69,7 +69,7 @@ pub(crate) async fn issue(
     match admission::on_answer(judged) {
         TokenDecision::Refuse(refusal) => Err(refusal),
         TokenDecision::SpendAndRefuse(attempt, refusal) => {
-            within(edge.engine.spend(attempt)).await?;
+            within(edge.engine.spend(promo, attempt)).await?;
             Err(refusal)
         }
         TokenDecision::AskDoor(attempt) => {

@@ -13,7 +13,7 @@ enum Guard {
     Operator,
 }
 
-const POSTS: [(&str, Guard); 17] = [
+const POSTS: [(&str, Guard); 18] = [
     ("/user/getotp", Guard::None),
     ("/user/register", Guard::None),
     ("/user/login", Guard::None),
@@ -29,11 +29,12 @@ const POSTS: [(&str, Guard); 17] = [
     ("/admin/promo/resume", Guard::Operator),
     ("/admin/promo/close", Guard::Operator),
     ("/admin/promo/stock", Guard::Operator),
+    ("/admin/deadletters/replay", Guard::Operator),
     ("/payment/webhook/demo", Guard::None),
     ("/user/logout", Guard::Session),
 ];
 
-const GETS: [(&str, Guard); 8] = [
+const GETS: [(&str, Guard); 10] = [
     ("/item/get", Guard::None),
     ("/item/list", Guard::None),
     ("/promo/state", Guard::None),
@@ -42,6 +43,8 @@ const GETS: [(&str, Guard); 8] = [
     ("/order/list", Guard::Session),
     ("/admin/promos", Guard::Operator),
     ("/admin/audit", Guard::Operator),
+    ("/admin/refunds", Guard::Operator),
+    ("/admin/deadletters", Guard::Operator),
 ];
 
 /// Fields that no route accepts as they are: each value is wrong for each field.
@@ -249,7 +252,13 @@ async fn every_endpoint_refuses_what_is_bad() {
                 let what = format!("GET {base}{path}{query}");
                 let plain = matches!(
                     path,
-                    "/item/list" | "/user/get" | "/order/list" | "/admin/promos" | "/admin/audit"
+                    "/item/list"
+                        | "/user/get"
+                        | "/order/list"
+                        | "/admin/promos"
+                        | "/admin/audit"
+                        | "/admin/refunds"
+                        | "/admin/deadletters"
                 );
                 if plain && got.0 == 200 {
                     continue;

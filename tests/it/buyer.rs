@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::house::{House, answer, code, until};
+use crate::house::{Shop, answer, code, until};
 
 /// A registered, signed-in buyer.
 #[derive(Clone)]
@@ -17,10 +17,10 @@ pub struct Buyer {
 pub const PASSWORD: &str = "correct horse battery";
 
 impl Buyer {
-    pub async fn register(house: &House, tel: &str) -> Self {
+    pub async fn register(shop: &impl Shop, tel: &str) -> Self {
         let mut buyer = Self {
-            http: house.http.clone(),
-            base: format!("http://{}", house.edge),
+            http: shop.http().clone(),
+            base: format!("http://{}", shop.edge()),
             tel: tel.to_owned(),
             session: String::new(),
         };
@@ -44,10 +44,10 @@ impl Buyer {
         self.session = body["data"]["token"].as_str().unwrap().to_owned();
     }
 
-    /// The same buyer at another address of the same house (after a restart).
-    pub fn at(&self, house: &House) -> Self {
+    /// The same buyer at another address of the same shop: another edge, or the same one after a restart.
+    pub fn at(&self, shop: &impl Shop) -> Self {
         Self {
-            base: format!("http://{}", house.edge),
+            base: format!("http://{}", shop.edge()),
             ..self.clone()
         }
     }

@@ -27,6 +27,11 @@ fn help_teaches() {
         (&["publish", "--help"], "never reset"),
         (&["audit", "--help"], "stock equation"),
         (&["keygen", "--help"], "rotate"),
+        (&["proxy", "--help"], "edge.upstreams"),
+        (&["backend", "--help"], "nothing is published"),
+        (&["writer", "--help"], "takes over"),
+        (&["check", "--help"], "--role"),
+        (&["dead-letters", "replay", "--help"], "under a new id"),
     ] {
         let output = floodgate(arguments);
         assert!(output.status.success());

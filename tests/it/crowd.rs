@@ -11,7 +11,7 @@ use floodgate_perf::cli::{Cli, Command};
 use floodgate_perf::crowd::report::Report;
 use serde_json::Value;
 
-use crate::house::{House, Plan, promo};
+use crate::house::{House, Plan, Shop, promo};
 
 /// Tokens that outlive the test: then no place comes back, and the door's count is exact.
 const LONG_TOKENS: &str = "[token]\nttl = \"1h\"\n";
@@ -32,13 +32,18 @@ pub struct Crowd {
 
 impl Crowd {
     /// Lets a crowd loose; `words` are those of the command line.
-    pub fn come(house: &House, words: &[&str]) -> Self {
-        let history = house.data().join("history.jsonl");
-        let token = house.data().join("operator.token");
+    pub fn come(shop: &impl Shop, words: &[&str]) -> Self {
+        Self::keep(shop, "history.jsonl", words)
+    }
+
+    /// The same, with a name for its history.
+    pub fn keep(shop: &impl Shop, history: &str, words: &[&str]) -> Self {
+        let history = shop.data().join(history);
+        let token = shop.data().join("operator.token");
         let fixed = ["perf", "crowd", "--promo", "1", "--ceiling-for", "0s"];
         let mut line: Vec<String> = fixed.iter().chain(words).map(ToString::to_string).collect();
         for (name, value) in [
-            ("--url", house.url("")),
+            ("--url", format!("http://{}", shop.edge())),
             ("--operator-token-file", token.display().to_string()),
             ("--history", history.display().to_string()),
         ] {
@@ -73,9 +78,17 @@ impl Crowd {
 }
 
 /// What `floodgate audit --history` says, and its exit code.
-pub fn audit(house: &House, history: &Path) -> (Option<i32>, Value) {
-    let history = history.display().to_string();
-    let output = house.floodgate(&["audit", "--json", "--wait", "60s", "--history", &history]);
+pub fn audit(shop: &impl Shop, history: &Path) -> (Option<i32>, Value) {
+    audit_all(shop, &[history])
+}
+
+/// The same, for the histories of several crowds.
+pub fn audit_all(shop: &impl Shop, histories: &[&Path]) -> (Option<i32>, Value) {
+    let histories = histories.iter().map(|path| path.display().to_string());
+    let histories: Vec<String> = histories.collect();
+    let mut words = vec!["audit", "--json", "--wait", "60s"];
+    words.extend(histories.iter().flat_map(|path| ["--history", path]));
+    let output = shop.floodgate(&words);
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
         panic!("no report: {}", String::from_utf8_lossy(&output.stderr));
     });
@@ -83,8 +96,8 @@ pub fn audit(house: &House, history: &Path) -> (Option<i32>, Value) {
 }
 
 /// Asserts that books and history are clean, and returns the report.
-pub fn assert_true(house: &House, history: &Path) -> Value {
-    let (exit, report) = audit(house, history);
+pub fn assert_true(shop: &impl Shop, history: &Path) -> Value {
+    let (exit, report) = audit(shop, history);
     assert_eq!(exit, Some(0), "{report:#}");
     assert_eq!(report["clean"], true, "{report:#}");
     report
@@ -159,7 +172,7 @@ async fn ten_kills_in_mid_sale() {
 }
 
 /// A seed that is printed when the test fails; `FLOODGATE_SEED` plays one again.
-fn draw() -> u32 {
+pub fn draw() -> u32 {
     match std::env::var("FLOODGATE_SEED") {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => getrandom::u32().unwrap(),
@@ -167,7 +180,7 @@ fn draw() -> u32 {
 }
 
 /// SplitMix64.
-fn next(state: &mut u64) -> u64 {
+pub fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

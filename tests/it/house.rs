@@ -122,14 +122,14 @@ impl Plan {
 }
 
 /// Rates that a whole crowd on one loopback address does not meet.
-const OPEN_RATES: &str = "
+pub const OPEN_RATES: &str = "
 [edge.rates]
 address = { per_second = 100000, burst = 100000 }
 buyer = { per_second = 1000, burst = 1000 }
 accounts = { per_second = 100000, burst = 100000 }
 ";
 
-const CATALOG: &str = "
+pub const CATALOG: &str = "
 [[item]]
 id = 1
 title = \"Sneakers\"
@@ -145,6 +145,39 @@ price = \"249.00\"
 stock = 500
 image = \"/resources/img/headphones.svg\"
 ";
+
+/// A shop that is open, in one process or in many.
+pub trait Shop {
+    /// Where buyers come in.
+    fn edge(&self) -> SocketAddr;
+
+    /// How they ask.
+    fn http(&self) -> &reqwest::Client;
+
+    /// The folder with the operator's token, and room for histories.
+    fn data(&self) -> PathBuf;
+
+    /// Runs a subcommand that asks the shop.
+    fn floodgate(&self, arguments: &[&str]) -> Output;
+}
+
+impl Shop for House {
+    fn edge(&self) -> SocketAddr {
+        self.edge
+    }
+
+    fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    fn data(&self) -> PathBuf {
+        Self::data(self)
+    }
+
+    fn floodgate(&self, arguments: &[&str]) -> Output {
+        Self::floodgate(self, arguments)
+    }
+}
 
 /// A running Floodgate and its folder.
 pub struct House {

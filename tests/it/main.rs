@@ -2,14 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod bad_input;
+mod beyond;
 mod browser;
 mod buyer;
 mod commands;
 mod crash;
 mod crowd;
+mod dead_letters;
+mod deploy;
+mod fleet;
 mod history;
 mod house;
 mod purchase;
 mod relay;
+mod roles;
 mod sale;
 mod upstreams;
+mod webhook;

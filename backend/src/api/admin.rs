@@ -127,7 +127,13 @@ async fn note(call: &Call, who: &str, what: &str) -> Result<Option<i64>> {
 /// How long a call that only looks on waits to be noted.
 const NOTE_MAX: Duration = Duration::from_millis(500);
 /// What only looks on.
-const READ_ONLY: [&str; 3] = ["/admin/promos", "/admin/audit", "/admin/log"];
+const READ_ONLY: [&str; 5] = [
+    "/admin/promos",
+    "/admin/audit",
+    "/admin/log",
+    "/admin/refunds",
+    "/admin/deadletters",
+];
 
 /// The fingerprint of the operator's token.
 fn operator(call: &Call) -> Result<String> {

@@ -15,7 +15,7 @@ const DESCRIPTION_BYTES_MAX: usize = 4_000;
 const URL_BYTES_MAX: usize = 500;
 
 pub async fn list(call: Call) -> Result<Reply> {
-    let items = call.shop.ledger.items().await?;
+    let items = call.shop.catalogue.list().await?;
     let promos = call.shop.promos.all().await;
     let answers: Vec<ItemAnswer<'_>> = items
         .iter()
@@ -26,7 +26,8 @@ pub async fn list(call: Call) -> Result<Reply> {
 
 pub async fn get(call: Call) -> Result<Reply> {
     let id = ItemId(call.query()?.id("id")?);
-    let item = call.shop.ledger.item(id).await?.ok_or(Refusal::NotFound)?;
+    let item = call.shop.catalogue.item(id).await?;
+    let item = item.ok_or(Refusal::NotFound)?;
     let promos = call.shop.promos.all().await;
     Reply::ok(&item.answer(&promos, call.now))
 }
@@ -39,7 +40,7 @@ pub async fn create(call: Call) -> Result<Reply> {
             let words = "`title`, `price` and `stock` are needed".to_owned();
             return Err(Refusal::BadParameter(words).into());
         }
-        Reply::ok(&call.shop.ledger.create_item(&item).await?)
+        Reply::ok(&call.shop.catalogue.create(&item).await?)
     })
     .await
 }
@@ -48,7 +49,7 @@ pub async fn update(call: Call) -> Result<Reply> {
     admin::as_operator(&call, &admin::named(&call, "item/update", "id"), async {
         let fields = call.fields()?;
         let (id, item) = (ItemId(fields.id("id")?), read_item(&fields)?);
-        let item = call.shop.ledger.update_item(id, &item).await?;
+        let item = call.shop.catalogue.update(id, &item).await?;
         Reply::ok(&item.ok_or(Refusal::NotFound)?)
     })
     .await

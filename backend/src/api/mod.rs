@@ -22,6 +22,7 @@ use lua_free_rules::units::Timestamp;
 
 use crate::accounts::Accounts;
 use crate::answer::{Reply, refuse, refuse_method};
+use crate::catalogue::Catalogue;
 use crate::error::{BackendError, Result};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -32,6 +33,7 @@ use crate::settings::Secret;
 
 mod admin;
 mod body;
+mod dead_letters;
 mod items;
 mod orders;
 mod payments;
@@ -49,6 +51,7 @@ pub struct Shop {
     pub accounts: Accounts,
     pub payments: Payments,
     pub promos: Promos,
+    pub catalogue: Catalogue,
     pub reservations: Reservations,
     pub metrics: Metrics,
     pub operator_token: Secret,
@@ -108,9 +111,12 @@ const ROUTES: &[Route] = routes! {
     POST "/admin/promo/close" => admin::close,
     POST "/admin/promo/stock" => admin::add_stock,
     POST "/admin/testaccounts" => test_accounts::create,
+    GET "/admin/deadletters" => dead_letters::list,
+    POST "/admin/deadletters/replay" => dead_letters::replay,
     GET "/admin/promos" => admin::promos,
     GET "/admin/audit" => admin::audit,
     GET "/admin/log" => admin::log,
+    GET "/admin/refunds" => payments::refunds,
     GET "/live" => live,
 };
 

@@ -22,7 +22,7 @@ use lua_free_rules::units::{PromoId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditReport;
-use crate::ledger::{Fault, Past};
+use crate::ledger::{Fault, LedgerSettings, Past};
 
 mod door;
 pub mod lines;
@@ -100,7 +100,7 @@ impl HistoryReport {
 pub async fn hold_against(
     histories: &[History],
     audit: &AuditReport,
-    ledger: &Path,
+    ledger: &LedgerSettings,
 ) -> crate::error::Result<HistoryReport> {
     let mut promos: Vec<i64> = histories.iter().map(|history| history.promo).collect();
     promos.sort_unstable();

@@ -120,7 +120,7 @@ impl<'a> Sale<'a> {
     pub fn was_at_limit(&self, buyer: BuyerId, span: Span, amount: u32) -> bool {
         self.met(span).any(|era| {
             let Some(terms) = era.terms else { return true };
-            self.most_held(buyer, era.generation, span) + i64::from(amount)
+            self.most_held(buyer, begun(self.past, era.generation), span) + i64::from(amount)
                 > i64::from(terms.per_buyer_limit)
         })
     }
@@ -272,11 +272,29 @@ fn held(past: &Past) -> HashMap<BuyerId, Vec<(Generation, Timestamp, i64)>> {
             owners.insert(order, buyer);
         }
         if let Some(buyer) = owners.get(&order) {
-            let step = (movement.generation, movement.at, -movement.delta);
+            let step = (
+                begun(past, movement.generation),
+                movement.at,
+                -movement.delta,
+            );
             held.entry(*buyer).or_default().push(step);
         }
     }
+    for steps in held.values_mut() {
+        // A unit of an earlier generation may come back while a later one goes on with it.
+        steps.sort_by_key(|step| step.1);
+    }
     held
+}
+
+/// The generation in which the sale began that `generation` goes on with: rebuilt engines raise it, and
+/// the limit of a buyer counts over all of them.
+fn begun(past: &Past, generation: Generation) -> Generation {
+    let mut first = generation;
+    while past.rebuilt.contains(&first) {
+        first.0 -= 1;
+    }
+    first
 }
 
 /// How long the flag may have stood for which nothing was available during `stretch`: buyers are told

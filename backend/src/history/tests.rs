@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::audit::{AuditedTerms, PromoAudit};
-use crate::ledger::{Movement, PastOrder, Steering};
+use crate::ledger::{Movement, PastOrder, PaymentCounts, Steering};
 
 const START: i64 = 1_000_000;
 /// A change: when, by how many units, and the order's number and buyer.
@@ -94,6 +94,7 @@ fn audit() -> AuditReport {
                 token_ttl_ms: 60_000,
             }),
             books: equation::Books::default(),
+            payments: PaymentCounts::default(),
             faults: Vec::new(),
         }],
     }

@@ -5,9 +5,9 @@ use lua_free_rules::equation;
 use lua_free_rules::promo::Snapshot;
 use lua_free_rules::units::{Generation, PromoId, Sequence};
 use serde::Serialize;
-use sqlx::Row as _;
 
 use super::Ledger;
+use super::connection::{Query, Tx};
 use crate::error::Result;
 
 /// Something that is off, in words that name it.
@@ -33,91 +33,116 @@ pub struct Reached {
     pub missing: Option<Sequence>,
 }
 
-/// The facts every query below starts from.
-macro_rules! given {
-    ($query:literal) => {
-        concat!(
-            "WITH given AS (SELECT ? AS promo, ? AS generation, ? AS fence, ? AS per_buyer, ",
-            "? AS price), moved AS (SELECT m.* FROM stock_movements AS m, given ",
-            "WHERE m.promo = given.promo AND m.generation = given.generation), ",
-            "made AS (SELECT * FROM moved WHERE kind IN ('reserved', 'reserved_again')), ",
-            "bought AS (SELECT o.* FROM orders AS o, given ",
-            "WHERE o.promo = given.promo AND o.generation = given.generation) ",
-            $query
-        )
+/// The movements of what is audited, as `m`.
+macro_rules! moved {
+    () => {
+        "(SELECT * FROM stock_movements WHERE promo = {:promo} AND generation = {:generation}) AS m "
     };
 }
 
-const COUNTS: &str = given!(
-    "SELECT (SELECT coalesce(sum(delta), 0) FROM moved, given WHERE sequence <= fence) AS available, \
-     (SELECT coalesce(sum(delta), 0) FROM moved, given \
-      WHERE sequence <= fence AND kind IN ('published', 'added')) AS published, \
-     coalesce(sum(iif(b.current_number = h.number AND b.state = 'written', -h.delta, 0)), 0) AS written, \
-     coalesce(sum(iif(b.current_number = h.number AND b.state = 'paid', -h.delta, 0)), 0) AS paid, \
-     coalesce(sum(iif(b.current_number <> h.number OR b.state NOT IN ('written', 'paid'), \
-                      -h.delta, 0)), 0) AS releasing \
-     FROM (SELECT * FROM made, given WHERE sequence <= fence AND NOT EXISTS ( \
-            SELECT 1 FROM stock_movements AS r WHERE r.order_id = made.order_id \
-             AND r.number = made.number AND r.kind = 'released' AND r.sequence <= fence)) AS h \
-     LEFT JOIN bought AS b ON b.id = h.order_id"
+/// Its orders, as `o`.
+macro_rules! bought {
+    () => {
+        "(SELECT * FROM orders WHERE promo = {:promo} AND generation = {:generation}) AS o "
+    };
+}
+
+const COUNTS: &str = concat!(
+    "SELECT (SELECT CAST(coalesce(sum(m.delta), 0) AS {int}) FROM ",
+    moved!(),
+    "WHERE m.sequence <= {:fence}) AS available, \
+     (SELECT CAST(coalesce(sum(m.delta), 0) AS {int}) FROM ",
+    moved!(),
+    "WHERE m.sequence <= {:fence} AND m.kind IN ('published', 'added')) AS published, \
+     CAST(coalesce(sum(CASE WHEN o.current_number = h.number AND o.state = 'written' \
+      THEN -h.delta END), 0) AS {int}) AS written, \
+     CAST(coalesce(sum(CASE WHEN o.current_number = h.number AND o.state = 'paid' \
+      THEN -h.delta END), 0) AS {int}) AS paid, \
+     CAST(coalesce(sum(CASE WHEN o.current_number <> h.number OR o.state NOT IN ('written', 'paid') \
+      THEN -h.delta END), 0) AS {int}) AS releasing \
+     FROM (SELECT m.order_id, m.number, m.delta FROM ",
+    moved!(),
+    "WHERE m.kind IN ('reserved', 'reserved_again') AND m.sequence <= {:fence} AND NOT EXISTS ( \
+      SELECT 1 FROM stock_movements AS r WHERE r.order_id = m.order_id \
+       AND r.number = m.number AND r.kind = 'released' AND r.sequence <= {:fence})) AS h \
+     LEFT JOIN orders AS o ON o.id = h.order_id"
 );
 
 /// Each says what is off, one row for each order or unit.
 const FAULTS: [&str; 11] = [
-    given!(
-        "SELECT 'order ' || order_id || ' was reserved (movement ' || sequence || \
-         ') and is not in the ledger' FROM moved \
-         WHERE kind = 'reserved' AND order_id NOT IN (SELECT id FROM bought) LIMIT 20"
+    concat!(
+        "SELECT 'order ' || m.order_id || ' was reserved (movement ' || m.sequence || \
+         ') and is not in the ledger' AS fault FROM ",
+        moved!(),
+        "WHERE m.kind = 'reserved' \
+         AND NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.id = m.order_id) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' has ' || b.amount || ' units, its movement ' || m.sequence || \
-         ' took ' || -m.delta FROM made AS m JOIN bought AS b ON b.id = m.order_id \
-         WHERE b.amount <> -m.delta LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' has ' || o.amount || ' units, its movement ' || m.sequence || \
+         ' took ' || -m.delta AS fault FROM ",
+        moved!(),
+        "JOIN orders AS o ON o.id = m.order_id \
+         WHERE m.kind IN ('reserved', 'reserved_again') AND o.amount <> -m.delta LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' belongs to buyer ' || b.buyer || ', it was reserved for ' || \
-         m.buyer FROM made AS m JOIN bought AS b ON b.id = m.order_id \
-         WHERE b.buyer IS NOT m.buyer LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' belongs to buyer ' || o.buyer || ', it was reserved for ' || \
+         coalesce(m.buyer, 0) AS fault FROM ",
+        moved!(),
+        "JOIN orders AS o ON o.id = m.order_id \
+         WHERE m.kind IN ('reserved', 'reserved_again') AND o.buyer <> coalesce(m.buyer, 0) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' has no movement' FROM bought AS b WHERE NOT EXISTS ( \
-         SELECT 1 FROM made AS m WHERE m.order_id = b.id AND m.kind = 'reserved') LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' has no movement' AS fault FROM ",
+        bought!(),
+        "WHERE NOT EXISTS (SELECT 1 FROM stock_movements AS m \
+          WHERE m.order_id = o.id AND m.kind = 'reserved') LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' was sold at ' || b.unit_price || ' minor units, published was ' \
-         || given.price FROM bought AS b, given WHERE b.unit_price <> given.price LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' was sold at ' || o.unit_price || ' minor units, published was ' \
+         || {:price} AS fault FROM ",
+        bought!(),
+        "WHERE o.unit_price <> {:price} LIMIT 20"
     ),
-    given!(
-        "SELECT 'buyer ' || b.buyer || ' holds ' || sum(b.amount) || ' units, allowed are ' || \
-         given.per_buyer FROM bought AS b, given WHERE b.state IN ('written', 'paid') \
-         GROUP BY b.buyer HAVING sum(b.amount) > given.per_buyer LIMIT 20"
+    concat!(
+        "SELECT 'buyer ' || o.buyer || ' holds ' || sum(o.amount) || ' units, allowed are ' || \
+         {:per_buyer} AS fault FROM ",
+        bought!(),
+        "WHERE o.state IN ('written', 'paid') \
+         GROUP BY o.buyer HAVING sum(o.amount) > {:per_buyer} LIMIT 20"
     ),
-    given!(
+    concat!(
         "SELECT 'order ' || m.order_id || ': reservation ' || m.number || \
-         ' was released, but the ledger never ended it' FROM moved AS m \
-         WHERE m.kind = 'released' AND NOT EXISTS (SELECT 1 FROM releases AS r \
+         ' was released, but the ledger never ended it' AS fault FROM ",
+        moved!(),
+        "WHERE m.kind = 'released' AND NOT EXISTS (SELECT 1 FROM releases AS r \
           WHERE r.order_id = m.order_id AND r.number = m.number AND r.amount = m.delta) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' is ' || b.state || ', but its units were released' \
-         FROM bought AS b WHERE b.state IN ('written', 'paid') AND EXISTS ( \
-          SELECT 1 FROM releases AS r WHERE r.order_id = b.id AND r.number = b.current_number) LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' is ' || o.state || ', but its units were released' AS fault FROM ",
+        bought!(),
+        "WHERE o.state IN ('written', 'paid') AND EXISTS ( \
+          SELECT 1 FROM releases AS r WHERE r.order_id = o.id AND r.number = o.current_number) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' is ' || b.state || ', but its units were never released' \
-         FROM bought AS b WHERE b.state NOT IN ('written', 'paid') AND NOT EXISTS ( \
-          SELECT 1 FROM releases AS r WHERE r.order_id = b.id AND r.number = b.current_number) LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' is ' || o.state || ', but its units were never released' \
+         AS fault FROM ",
+        bought!(),
+        "WHERE o.state NOT IN ('written', 'paid') AND NOT EXISTS ( \
+          SELECT 1 FROM releases AS r WHERE r.order_id = o.id AND r.number = o.current_number) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || order_id || ': reservation ' || number || ' was ' || \
-         iif(kind = 'released', 'released ', 'made ') || count(*) || ' times' FROM moved \
-         WHERE order_id IS NOT NULL GROUP BY order_id, number, kind = 'released' \
+    concat!(
+        "SELECT 'order ' || d.order_id || ': reservation ' || d.number || ' was ' || d.done || ' ' || \
+         count(*) || ' times' AS fault FROM (SELECT m.order_id, m.number, \
+          CASE WHEN m.kind = 'released' THEN 'released' ELSE 'made' END AS done FROM ",
+        moved!(),
+        "WHERE m.order_id IS NOT NULL) AS d GROUP BY d.order_id, d.number, d.done \
          HAVING count(*) > 1 LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' is paid, but no payment was accepted' FROM bought AS b \
-         WHERE b.state = 'paid' AND NOT EXISTS (SELECT 1 FROM payments AS p \
-          WHERE p.order_id = b.id AND p.state = 'accepted') LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' is paid, but no payment was accepted' AS fault FROM ",
+        bought!(),
+        "WHERE o.state = 'paid' AND NOT EXISTS (SELECT 1 FROM payments AS p \
+          WHERE p.order_id = o.id AND p.state = 'accepted') LIMIT 20"
     ),
 ];
 
@@ -127,14 +152,20 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn generations(&self) -> Result<Vec<(PromoId, Generation)>> {
-        sqlx::query(
+        self.read(
             "SELECT promo, generation FROM stock_movements \
              UNION SELECT promo, generation FROM orders ORDER BY 1, 2",
         )
-        .fetch_all(&self.readers)
+        .await?
+        .fetch_all()
         .await?
         .iter()
-        .map(|row| Ok((PromoId(row.try_get(0)?), Generation(row.try_get(1)?))))
+        .map(|row| {
+            Ok((
+                PromoId(row.get("promo")?),
+                Generation(row.get("generation")?),
+            ))
+        })
         .collect()
     }
 
@@ -143,16 +174,20 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn heights(&self) -> Result<Vec<(PromoId, Generation, Sequence)>> {
-        sqlx::query(
-            "SELECT promo, generation, max(sequence) FROM stock_movements \
+        self.read(
+            "SELECT promo, generation, max(sequence) AS height FROM stock_movements \
              GROUP BY promo, generation ORDER BY promo, generation",
         )
-        .fetch_all(&self.readers)
+        .await?
+        .fetch_all()
         .await?
         .iter()
         .map(|row| {
-            let (promo, generation) = (PromoId(row.try_get(0)?), Generation(row.try_get(1)?));
-            Ok((promo, generation, Sequence(row.try_get(2)?)))
+            let (promo, generation) = (
+                PromoId(row.get("promo")?),
+                Generation(row.get("generation")?),
+            );
+            Ok((promo, generation, Sequence(row.get("height")?)))
         })
         .collect()
     }
@@ -167,17 +202,18 @@ impl Ledger {
         generation: Generation,
         fence: Sequence,
     ) -> Result<Reached> {
-        let row = sqlx::query(
+        let row = self.read(
             "WITH held AS (SELECT sequence, row_number() OVER (ORDER BY sequence) AS place \
               FROM stock_movements WHERE promo = ? AND generation = ? AND sequence <= ?) \
-             SELECT count(*), coalesce(sum(sequence = place), 0) + 1 FROM held",
-        )
+             SELECT count(*) AS movements, count(CASE WHEN sequence = place THEN 1 END) + 1 AS next \
+             FROM held",
+        ).await?
         .bind(promo.0)
         .bind(generation.0)
         .bind(fence.0)
-        .fetch_one(&self.readers)
+        .fetch_one()
         .await?;
-        let (movements, next): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (movements, next): (i64, i64) = (row.get("movements")?, row.get("next")?);
         Ok(Reached {
             movements,
             missing: (next <= fence.0).then_some(Sequence(next)),
@@ -189,30 +225,35 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn books(&self, fence: &Snapshot) -> Result<Books> {
-        let mut tx = self.readers.begin().await?;
-        let given = |query: &'static str| {
-            sqlx::query(query)
-                .bind(fence.promo.0)
-                .bind(fence.generation.0)
-                .bind(fence.sequence.0)
-                .bind(fence.terms.per_buyer)
-                .bind(fence.terms.price.minor())
-        };
-        let row = given(COUNTS).fetch_one(&mut *tx).await?;
+        let mut tx = self.database.snapshot().await?;
+        let row = given(&mut tx, COUNTS, fence).fetch_one().await?;
         let counts = equation::Books {
-            published: row.try_get("published")?,
-            available: row.try_get("available")?,
+            published: row.get("published")?,
+            available: row.get("available")?,
             reserved: 0,
-            written: row.try_get("written")?,
-            paid: row.try_get("paid")?,
-            releasing: row.try_get("releasing")?,
+            written: row.get("written")?,
+            paid: row.get("paid")?,
+            releasing: row.get("releasing")?,
         };
         let mut faults = Vec::new();
         for query in FAULTS {
-            for row in given(query).fetch_all(&mut *tx).await? {
-                faults.push(Fault(row.try_get(0)?));
+            for row in given(&mut tx, query, fence).fetch_all().await? {
+                faults.push(Fault(row.get("fault")?));
             }
         }
+        tx.commit().await?;
         Ok(Books { counts, faults })
     }
+}
+
+/// A query of this file with the facts it asks for.
+fn given<'c>(tx: &'c mut Tx, query: &'static str, fence: &Snapshot) -> Query<'c> {
+    tx.query(query).bind_named(query, |name| match name {
+        "promo" => fence.promo.0,
+        "generation" => fence.generation.0,
+        "fence" => fence.sequence.0,
+        "per_buyer" => fence.terms.per_buyer.into(),
+        "price" => fence.terms.price.minor(),
+        _ => unreachable!("the audit knows no `{name}`"),
+    })
 }

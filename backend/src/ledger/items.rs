@@ -3,13 +3,17 @@
 use lua_free_rules::config::CatalogItem;
 use lua_free_rules::item::Item;
 use lua_free_rules::units::{ItemId, Money};
-use sqlx::Row as _;
 
 use super::Ledger;
+use super::connection::{Row, Tx};
+use super::retry::retried;
 use crate::error::{BackendError, Result};
 
 /// Most items one list shows.
 const ITEMS_MAX: i64 = 1_000;
+
+const ONE: &str =
+    "SELECT id, title, price, stock, description, sales, img_url FROM items WHERE id = ?";
 
 /// What an operator says of an item; what is `None` stays as it is.
 #[derive(Debug, Default)]
@@ -32,23 +36,23 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn seed(&self, catalog: &[CatalogItem]) -> Result<()> {
-        let mut tx = self.begin().await?;
-        for item in catalog {
-            sqlx::query(
-                "INSERT INTO items (id, title, price, stock, description, img_url) \
-                 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            )
-            .bind(item.id.0)
-            .bind(&item.title)
-            .bind(item.price.minor())
-            .bind(item.stock)
-            .bind(&item.description)
-            .bind(&item.img_url)
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            for item in catalog {
+                if item_in(&mut tx, item.id).await?.is_none() {
+                    let new = NewItem {
+                        title: Some(&item.title),
+                        price: Some(item.price),
+                        stock: Some(item.stock.into()),
+                        description: Some(&item.description),
+                        img_url: Some(&item.img_url),
+                    };
+                    insert(&mut tx, item.id, &new).await?;
+                }
+            }
+            tx.commit().await
+        })
+        .await
     }
 
     /// Every item, by id.
@@ -56,12 +60,13 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn items(&self) -> Result<Vec<Item>> {
-        sqlx::query(
+        self.read(
             "SELECT id, title, price, stock, description, sales, img_url FROM items \
              ORDER BY id LIMIT ?",
         )
+        .await?
         .bind(ITEMS_MAX)
-        .fetch_all(&self.readers)
+        .fetch_all()
         .await?
         .iter()
         .map(read_item)
@@ -73,12 +78,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn item(&self, id: ItemId) -> Result<Option<Item>> {
-        let row = sqlx::query(
-            "SELECT id, title, price, stock, description, sales, img_url FROM items WHERE id = ?",
-        )
-        .bind(id.0)
-        .fetch_optional(&self.readers)
-        .await?;
+        let row = self.read(ONE).await?.bind(id.0).fetch_optional().await?;
         row.as_ref().map(read_item).transpose()
     }
 
@@ -87,18 +87,20 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn create_item(&self, item: &NewItem<'_>) -> Result<Item> {
-        let row = sqlx::query(
-            "INSERT INTO items (title, price, stock, description, img_url) VALUES (?, ?, ?, ?, ?) \
-             RETURNING id, title, price, stock, description, sales, img_url",
-        )
-        .bind(item.title.unwrap_or_default())
-        .bind(item.price.unwrap_or_default().minor())
-        .bind(item.stock.unwrap_or_default())
-        .bind(item.description.unwrap_or_default())
-        .bind(item.img_url.unwrap_or_default())
-        .fetch_one(&self.writer)
-        .await?;
-        read_item(&row)
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            let next = tx
+                .query("SELECT coalesce(max(id), 0) + 1 AS id FROM items")
+                .fetch_one()
+                .await?;
+            let id = ItemId(next.get("id")?);
+            // Whoever adds another one at the same time meets the key.
+            insert(&mut tx, id, item).await?;
+            let item = item_in(&mut tx, id).await?;
+            tx.commit().await?;
+            item.ok_or_else(|| BackendError::Unexpected(format!("item {id} is gone")))
+        })
+        .await
     }
 
     /// Changes an item; `None` if there is no such item.
@@ -106,36 +108,61 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn update_item(&self, id: ItemId, item: &NewItem<'_>) -> Result<Option<Item>> {
-        let row = sqlx::query(
-            "UPDATE items SET title = coalesce(?, title), price = coalesce(?, price), \
-             stock = coalesce(?, stock), description = coalesce(?, description), \
-             img_url = coalesce(?, img_url) WHERE id = ? \
-             RETURNING id, title, price, stock, description, sales, img_url",
-        )
-        .bind(item.title)
-        .bind(item.price.map(Money::minor))
-        .bind(item.stock)
-        .bind(item.description)
-        .bind(item.img_url)
-        .bind(id.0)
-        .fetch_optional(&self.writer)
-        .await?;
-        row.as_ref().map(read_item).transpose()
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.query(
+                "UPDATE items SET title = coalesce(?, title), price = coalesce(?, price), \
+                 stock = coalesce(?, stock), description = coalesce(?, description), \
+                 img_url = coalesce(?, img_url) WHERE id = ?",
+            )
+            .bind(item.title)
+            .bind(item.price.map(Money::minor))
+            .bind(item.stock)
+            .bind(item.description)
+            .bind(item.img_url)
+            .bind(id.0)
+            .execute()
+            .await?;
+            let item = item_in(&mut tx, id).await?;
+            tx.commit().await?;
+            Ok(item)
+        })
+        .await
     }
 }
 
-fn read_item(row: &sqlx::sqlite::SqliteRow) -> Result<Item> {
-    let id = ItemId(row.try_get("id")?);
-    let minor: i64 = row.try_get("price")?;
+async fn insert(tx: &mut Tx, id: ItemId, item: &NewItem<'_>) -> Result<()> {
+    tx.query(
+        "INSERT INTO items (id, title, price, stock, description, img_url) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id.0)
+    .bind(item.title.unwrap_or_default())
+    .bind(item.price.unwrap_or_default().minor())
+    .bind(item.stock.unwrap_or_default())
+    .bind(item.description.unwrap_or_default())
+    .bind(item.img_url.unwrap_or_default())
+    .execute()
+    .await?;
+    Ok(())
+}
+
+async fn item_in(tx: &mut Tx, id: ItemId) -> Result<Option<Item>> {
+    let row = tx.query(ONE).bind(id.0).fetch_optional().await?;
+    row.as_ref().map(read_item).transpose()
+}
+
+fn read_item(row: &Row) -> Result<Item> {
+    let id = ItemId(row.get("id")?);
+    let minor: i64 = row.get("price")?;
     Ok(Item {
         id,
-        title: row.try_get("title")?,
+        title: row.get("title")?,
         price: Money::from_minor(minor).ok_or_else(|| {
             BackendError::Unexpected(format!("item {id} has the price {minor}, out of range"))
         })?,
-        stock: row.try_get("stock")?,
-        description: row.try_get("description")?,
-        sales: row.try_get("sales")?,
-        img_url: row.try_get("img_url")?,
+        stock: row.get("stock")?,
+        description: row.get("description")?,
+        sales: row.get("sales")?,
+        img_url: row.get("img_url")?,
     })
 }

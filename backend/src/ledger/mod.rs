@@ -1,5 +1,5 @@
-//! The ledger: the SQL database in which the shop keeps its books. SQL lives in this folder and
-//! nowhere else; callers pass `now` in.
+//! The ledger: the SQL database in which the shop keeps its books, be it SQLite, MariaDB, MySQL or
+//! PostgreSQL. SQL lives in this folder and nowhere else; callers pass `now` in.
 //!
 //! | file | tables |
 //! |---|---|
@@ -7,110 +7,127 @@
 //! | `items` | items |
 //! | `orders` | orders and releases: the steps that one row decides |
 //! | `payments` | payments |
-//! | `stock` | stock_movements, and what a batch of them does to the rest |
+//! | `reconciliation` | payments held against orders, and refunds |
+//! | `stock` | what a batch of events does to every table, in one transaction |
+//! | `movements` | stock_movements: once each |
+//! | `publishings` | publishings |
 //! | `books` | what the audit counts |
+//! | `fences` | fences: who was replaced writes no more |
 //! | `past` | a promo's past, for holding a crowd's history against it |
+//! | `replay` | all events, for rebuilding an engine that lost its memory |
 //! | `operators` | operator_log |
+//!
+//! | file | what it knows of databases |
+//! |---|---|
+//! | `database` | pools, connections, how transactions begin |
+//! | `connection` | queries, rows and transactions of any of them |
+//! | `dialect` | where their SQL differs |
+//! | `codes` | what their errors mean |
+//! | `retry` | transactions that others were in the way of |
+//!
+//! Several processes may write at once. Rows are locked in one order: orders, then what belongs to them
+//! (releases, payments), movements, items last. What an order does next, its locked row decides.
 
-use std::fs::Permissions;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
+use lua_free_rules::config;
 
-use crate::error::Result;
+use self::connection::{Query, Tx};
+use self::database::Database;
+use crate::error::{BackendError, Result};
+use crate::settings::Secret;
 
 mod books;
+pub(crate) mod codes;
+mod connection;
+mod database;
+mod dialect;
+mod fences;
 mod items;
+mod movements;
 mod operators;
 mod orders;
 mod past;
 mod payments;
+mod publishings;
+mod reconciliation;
+mod replay;
+mod retry;
 mod stock;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
 
 pub use books::{Books, Fault, Reached};
+#[cfg(test)]
+pub(crate) use database::is_usable;
+pub use fences::SWEEPER;
 pub use items::NewItem;
 pub use operators::OperatorCall;
 pub use orders::Order;
 pub use past::{Movement, Past, PastOrder, Steering};
 pub use payments::{LatePayment, Payment, PaymentState};
+pub use publishings::Publishing;
+pub use reconciliation::{PaymentCounts, Refund};
 pub use stock::Written;
 pub use users::{NewUser, Otp, User};
 
-/// How long a caller waits for a connection, or for another process that writes, before he is told
-/// that the database is away.
-const WAIT_MAX: Duration = Duration::from_secs(4);
-const READERS_MAX: u32 = 4;
-
-/// The ledger's database. SQLite takes one writer at a time, so there is one connection that writes
-/// and several that read.
+/// Which database, and what it takes to open it.
 #[derive(Debug, Clone)]
-pub struct Ledger {
-    writer: SqlitePool,
-    readers: SqlitePool,
+pub struct LedgerSettings {
+    /// The database, as configured.
+    pub database: config::Database,
+    /// The password of the user of a database server.
+    pub password: Option<Secret>,
+    /// The folder that the path of SQLite's file is relative to.
+    pub data_dir: PathBuf,
 }
 
-/// Makes the file if there is none; only its owner may read it.
-fn private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.append(true).create(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))
+impl LedgerSettings {
+    /// SQLite's file of that name in a folder.
+    pub fn sqlite(data_dir: impl Into<PathBuf>, file: &str) -> Self {
+        Self {
+            database: config::Database::Sqlite(file.to_owned()),
+            password: None,
+            data_dir: data_dir.into(),
+        }
+    }
+
+    fn password(&self) -> Result<Option<&str>> {
+        let words = || BackendError::Settings("the database's password is not UTF-8".to_owned());
+        let password = self.password.as_ref();
+        password
+            .map(|secret| secret.text().ok_or_else(words))
+            .transpose()
+    }
+}
+
+/// The ledger's database.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    database: Database,
 }
 
 impl Ledger {
-    /// Opens the file, creates it if it is missing, and brings its schema up to date.
+    /// Opens the database and brings its schema up to date. SQLite's file is created if it is missing.
     ///
     /// # Errors
-    /// If the file cannot be opened or its schema is not ours.
-    pub async fn open(path: &Path) -> Result<Self> {
-        // SQLite gives its other files the rights of the database.
-        private(path).map_err(sqlx::Error::Io)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was committed outlives a power cut: the writer acknowledges on the strength of it.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(WAIT_MAX);
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(WAIT_MAX)
-                .before_acquire(|connection, _| {
-                    let is_usable = is_usable(connection);
-                    Box::pin(async move { Ok(is_usable) })
-                })
-        };
-        let writer = pool(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("src/ledger/migrations").run(&writer).await?;
-        let readers = pool(READERS_MAX)
-            .connect_with(options.read_only(true))
-            .await?;
-        Ok(Self { writer, readers })
+    /// If the database cannot be reached or opened, or its schema is not ours.
+    pub async fn open(settings: &LedgerSettings) -> Result<Self> {
+        let database = Database::open(settings).await?;
+        Ok(Self { database })
     }
 
     /// The ledger in a database that the caller opened: simulations keep it in memory.
     #[cfg(test)]
-    pub(crate) async fn on(pool: SqlitePool) -> Result<Self> {
-        sqlx::migrate!("src/ledger/migrations").run(&pool).await?;
-        Ok(Self {
-            writer: pool.clone(),
-            readers: pool,
-        })
+    pub(crate) async fn on(pool: sqlx::SqlitePool) -> Result<Self> {
+        let database = Database::on(pool).await?;
+        Ok(Self { database })
     }
 
     /// Closes every connection; what is under way is finished first.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.database.close().await;
     }
 
     /// Whether the database answers.
@@ -118,20 +135,19 @@ impl Ledger {
     /// # Errors
     /// If it does not.
     pub async fn ready(&self) -> Result<()> {
-        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        self.read("SELECT 1").await?.execute().await?;
         Ok(())
     }
 
-    /// A transaction that writes. It takes the write lock at once, so that what it reads cannot
-    /// change before it writes.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    async fn read(&self, query: &'static str) -> Result<Query<'static>> {
+        self.database.read(query).await
     }
-}
 
-/// Whether a connection that comes back to its pool can be used again. When the disk is full or fails,
-/// SQLite rolls the transaction back by itself, and the driver counts it as open from then on: every later
-/// one would be refused. Such a connection is closed, and another one is opened.
-pub(crate) fn is_usable(connection: &SqliteConnection) -> bool {
-    !connection.is_in_transaction()
+    async fn write(&self, query: &'static str) -> Result<Query<'static>> {
+        self.database.write(query).await
+    }
+
+    async fn begin(&self) -> Result<Tx> {
+        self.database.begin().await
+    }
 }

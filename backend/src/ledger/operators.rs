@@ -2,7 +2,6 @@
 
 use lua_free_rules::units::Timestamp;
 use serde::Serialize;
-use sqlx::Row as _;
 
 use super::Ledger;
 use crate::error::Result;
@@ -26,16 +25,16 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn note_call(&self, who: &str, what: &str, now: Timestamp) -> Result<i64> {
-        let row = sqlx::query(
+        self.write(
             "INSERT INTO operator_log (at, who, what, outcome) VALUES (?, ?, ?, 'begun') \
-             RETURNING id",
+             {returning_id}",
         )
+        .await?
         .bind(now.0)
         .bind(who)
         .bind(what)
-        .fetch_one(&self.writer)
-        .await?;
-        Ok(row.try_get("id")?)
+        .insert()
+        .await
     }
 
     /// Notes what came of it.
@@ -43,10 +42,11 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn note_outcome(&self, call: i64, outcome: &str) -> Result<()> {
-        sqlx::query("UPDATE operator_log SET outcome = ? WHERE id = ?")
+        self.write("UPDATE operator_log SET outcome = ? WHERE id = ?")
+            .await?
             .bind(outcome)
             .bind(call)
-            .execute(&self.writer)
+            .execute()
             .await?;
         Ok(())
     }
@@ -56,17 +56,18 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn calls(&self, max: u32) -> Result<Vec<OperatorCall>> {
-        sqlx::query("SELECT at, who, what, outcome FROM operator_log ORDER BY id DESC LIMIT ?")
+        self.read("SELECT at, who, what, outcome FROM operator_log ORDER BY id DESC LIMIT ?")
+            .await?
             .bind(max)
-            .fetch_all(&self.readers)
+            .fetch_all()
             .await?
             .iter()
             .map(|row| {
                 Ok(OperatorCall {
-                    at: Timestamp(row.try_get("at")?),
-                    who: row.try_get("who")?,
-                    what: row.try_get("what")?,
-                    outcome: row.try_get("outcome")?,
+                    at: Timestamp(row.get("at")?),
+                    who: row.get("who")?,
+                    what: row.get("what")?,
+                    outcome: row.get("outcome")?,
                 })
             })
             .collect()

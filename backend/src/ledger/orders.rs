@@ -1,13 +1,14 @@
 //! Orders and releases. Each step of an order is one conditional UPDATE of its row: whoever changes
 //! the row first has decided, and what ends an order records its release in the same transaction.
 
-use engine::Release;
+use engine::{Fence, Release};
 use lua_free_rules::order::State;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{BuyerId, ItemId, Money, OrderId, ReservationNumber, Timestamp};
-use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::Ledger;
+use super::connection::{Row, Tx};
+use super::retry::retried;
+use super::{Ledger, SWEEPER, fences};
 use crate::error::{BackendError, Result};
 
 /// An order as the ledger has it.
@@ -48,15 +49,27 @@ impl Order {
     }
 }
 
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "SELECT id, buyer, item, amount, unit_price, state, created_at, pay_by, current_number \
+             FROM orders ",
+            $condition
+        )
+    };
+}
+
 impl Ledger {
     /// One order, if it is written.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn order(&self, id: OrderId) -> Result<Option<Order>> {
-        let row = sqlx::query("SELECT * FROM orders WHERE id = ?")
+        let row = self
+            .read(select!("WHERE id = ?"))
+            .await?
             .bind(id.to_string())
-            .fetch_optional(&self.readers)
+            .fetch_optional()
             .await?;
         row.as_ref().map(read_order).transpose()
     }
@@ -66,10 +79,11 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn orders_of(&self, buyer: BuyerId, max: u32) -> Result<Vec<Order>> {
-        sqlx::query("SELECT * FROM orders WHERE buyer = ? ORDER BY created_at DESC LIMIT ?")
+        self.read(select!("WHERE buyer = ? ORDER BY created_at DESC LIMIT ?"))
+            .await?
             .bind(buyer.0)
             .bind(max)
-            .fetch_all(&self.readers)
+            .fetch_all()
             .await?
             .iter()
             .map(read_order)
@@ -81,64 +95,68 @@ impl Ledger {
     /// # Errors
     /// [`Refusal::NotFound`] if the buyer has no such order, [`Refusal::OrderState`].
     pub async fn cancel(&self, id: OrderId, buyer: BuyerId, now: Timestamp) -> Result<Order> {
-        let mut tx = self.begin().await?;
-        let order = order_in(&mut tx, id)
-            .await?
-            .filter(|order| order.buyer == buyer)
-            .ok_or(Refusal::NotFound)?;
-        if order.state == State::Cancelled {
-            return Ok(order);
-        }
-        if !end_order(&mut tx, id, State::Cancelled, now).await? {
-            return Err(order.in_other_state().into());
-        }
-        tx.commit().await?;
-        Ok(Order {
-            state: State::Cancelled,
-            ..order
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            let order = order_in(&mut tx, id)
+                .await?
+                .filter(|order| order.buyer == buyer)
+                .ok_or(Refusal::NotFound)?;
+            if order.state == State::Cancelled {
+                return Ok(order);
+            }
+            if !end_order(&mut tx, id, State::Cancelled, now).await? {
+                return Err(order.in_other_state().into());
+            }
+            tx.commit().await?;
+            let state = State::Cancelled;
+            Ok(Order { state, ..order })
         })
+        .await
     }
 
-    /// Expires up to `max` orders whose time to pay has passed. Returns how many.
+    /// Expires up to `max` orders whose time to pay has passed, but for those that others are changing
+    /// just now, for the sweeper that has `fence`. Returns how many.
     ///
     /// # Errors
-    /// If the database fails.
-    pub async fn expire(&self, now: Timestamp, max: u32) -> Result<usize> {
-        let mut tx = self.begin().await?;
-        let due = sqlx::query(
-            "SELECT id FROM orders WHERE state = 'written' AND pay_by <= ? ORDER BY pay_by LIMIT ?",
-        )
-        .bind(now.0)
-        .bind(max)
-        .fetch_all(&mut *tx)
-        .await?;
-        let ids: Vec<String> = due
-            .iter()
-            .map(|row| row.try_get("id"))
-            .collect::<std::result::Result<_, _>>()?;
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        let ids = serde_json::Value::from(ids).to_string();
-        sqlx::query(
-            "INSERT INTO releases (order_id, number, amount, state, ended_at) \
-             SELECT id, current_number, amount, 'pending', ? FROM orders \
-             WHERE id IN (SELECT value FROM json_each(?)) AND state = 'written'",
-        )
-        .bind(now.0)
-        .bind(&ids)
-        .execute(&mut *tx)
-        .await?;
-        let done = sqlx::query(
-            "UPDATE orders SET state = 'expired', ended_at = ? \
-             WHERE id IN (SELECT value FROM json_each(?)) AND state = 'written'",
-        )
-        .bind(now.0)
-        .bind(&ids)
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    /// [`BackendError::Replaced`] if another sweeper has taken over; or if the database fails.
+    pub async fn expire(&self, now: Timestamp, max: u32, fence: Fence) -> Result<usize> {
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            let due = tx
+                .query(
+                    "SELECT id FROM orders WHERE state = 'written' AND pay_by <= ? \
+                     ORDER BY pay_by LIMIT ? {lock_free}",
+                )
+                .bind(now.0)
+                .bind(max)
+                .fetch_all()
+                .await?;
+            let due = due.iter().map(|row| Ok((row.get("id")?, now.0)));
+            let due: Vec<(String, i64)> = due.collect::<Result<_>>()?;
+            if due.is_empty() {
+                return Ok(0);
+            }
+            fences::pass(&mut tx, SWEEPER, fence).await?;
+            let rows = serde_json::to_string(&due)?;
+            tx.query(
+                "INSERT INTO releases (order_id, number, amount, state, ended_at) \
+                 SELECT o.id, o.current_number, o.amount, 'pending', e.now \
+                 FROM {rows id text, now int} AS e CROSS JOIN orders AS o WHERE o.id = e.id",
+            )
+            .bind(&rows)
+            .execute()
+            .await?;
+            tx.query(
+                "{update orders set state = 'expired', ended_at = e.now by id text, now int} \
+                 WHERE t.id = e.id AND t.state = 'written'",
+            )
+            .bind(&rows)
+            .execute()
+            .await?;
+            tx.commit().await?;
+            Ok(due.len())
+        })
+        .await
     }
 
     /// Up to `max` releases that were not confirmed, those tried longest ago first.
@@ -146,12 +164,13 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn pending_releases(&self, max: u32) -> Result<Vec<Release>> {
-        sqlx::query(
+        self.read(
             "SELECT order_id, number FROM releases WHERE state = 'pending' \
              ORDER BY tried_at LIMIT ?",
         )
+        .await?
         .bind(max)
-        .fetch_all(&self.readers)
+        .fetch_all()
         .await?
         .iter()
         .map(read_release)
@@ -163,15 +182,14 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn pending_releases_of(&self, order: OrderId) -> Result<Vec<Release>> {
-        sqlx::query(
-            "SELECT order_id, number FROM releases WHERE state = 'pending' AND order_id = ?",
-        )
-        .bind(order.to_string())
-        .fetch_all(&self.readers)
-        .await?
-        .iter()
-        .map(read_release)
-        .collect()
+        self.read("SELECT order_id, number FROM releases WHERE state = 'pending' AND order_id = ?")
+            .await?
+            .bind(order.to_string())
+            .fetch_all()
+            .await?
+            .iter()
+            .map(read_release)
+            .collect()
     }
 
     /// Notes for each release whether the engine had applied it before: then it is done.
@@ -180,60 +198,60 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn note_releases(&self, tried: &[(Release, bool)], now: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
-        for (release, applied_before) in tried {
-            sqlx::query(
-                "UPDATE releases SET tried_at = ?, state = iif(?, 'done', state) \
-                 WHERE order_id = ? AND number = ?",
-            )
-            .bind(now.0)
-            .bind(applied_before)
-            .bind(release.order.to_string())
-            .bind(release.number.0)
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            for (release, applied_before) in tried {
+                tx.query(
+                    "UPDATE releases SET tried_at = ?, state = CASE WHEN ? THEN 'done' ELSE state END \
+                     WHERE order_id = ? AND number = ?",
+                )
+                .bind(now.0)
+                .bind(*applied_before)
+                .bind(release.order.to_string())
+                .bind(release.number.0)
+                .execute()
+                .await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 }
 
 /// Ends a written order and records its release. False if the order is not written any more.
 pub(super) async fn end_order(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     id: OrderId,
     state: State,
     now: Timestamp,
 ) -> Result<bool> {
-    let ended =
-        sqlx::query("UPDATE orders SET state = ?, ended_at = ? WHERE id = ? AND state = 'written'")
-            .bind(state.name())
-            .bind(now.0)
-            .bind(id.to_string())
-            .execute(&mut **tx)
-            .await?;
-    if ended.rows_affected() == 0 {
+    let ended = tx
+        .query("UPDATE orders SET state = ?, ended_at = ? WHERE id = ? AND state = 'written'")
+        .bind(state.name())
+        .bind(now.0)
+        .bind(id.to_string())
+        .execute()
+        .await?;
+    if ended.rows == 0 {
         return Ok(false);
     }
-    sqlx::query(
+    tx.query(
         "INSERT INTO releases (order_id, number, amount, state, ended_at) \
          SELECT id, current_number, amount, 'pending', ? FROM orders WHERE id = ?",
     )
     .bind(now.0)
     .bind(id.to_string())
-    .execute(&mut **tx)
+    .execute()
     .await?;
     Ok(true)
 }
 
-/// An order, read inside a transaction that may change it.
-pub(super) async fn order_in(
-    tx: &mut Transaction<'static, Sqlite>,
-    id: OrderId,
-) -> Result<Option<Order>> {
-    let row = sqlx::query("SELECT * FROM orders WHERE id = ?")
+/// An order, locked for a transaction that may change it.
+pub(super) async fn order_in(tx: &mut Tx, id: OrderId) -> Result<Option<Order>> {
+    let row = tx
+        .query(select!("WHERE id = ? {lock}"))
         .bind(id.to_string())
-        .fetch_optional(&mut **tx)
+        .fetch_optional()
         .await?;
     row.as_ref().map(read_order).transpose()
 }
@@ -244,27 +262,27 @@ pub(super) fn read_order_id(text: &str) -> Result<OrderId> {
         .map_err(|_| BackendError::Unexpected(format!("`{text}` is not an order id")))
 }
 
-fn read_release(row: &sqlx::sqlite::SqliteRow) -> Result<Release> {
+fn read_release(row: &Row) -> Result<Release> {
     Ok(Release {
-        order: read_order_id(row.try_get("order_id")?)?,
-        number: ReservationNumber(row.try_get("number")?),
+        order: read_order_id(row.get("order_id")?)?,
+        number: ReservationNumber(row.get("number")?),
     })
 }
 
-fn read_order(row: &sqlx::sqlite::SqliteRow) -> Result<Order> {
-    let id = read_order_id(row.try_get("id")?)?;
+fn read_order(row: &Row) -> Result<Order> {
+    let id = read_order_id(row.get("id")?)?;
     let odd = |what: &str| BackendError::Unexpected(format!("order {id} has an odd {what}"));
-    let state: String = row.try_get("state")?;
-    let amount: i64 = row.try_get("amount")?;
+    let state: String = row.get("state")?;
+    let amount: i64 = row.get("amount")?;
     Ok(Order {
         id,
-        buyer: BuyerId(row.try_get("buyer")?),
-        item: ItemId(row.try_get("item")?),
+        buyer: BuyerId(row.get("buyer")?),
+        item: ItemId(row.get("item")?),
         amount: u32::try_from(amount).map_err(|_| odd("amount"))?,
-        unit_price: Money::from_minor(row.try_get("unit_price")?).ok_or_else(|| odd("price"))?,
+        unit_price: Money::from_minor(row.get("unit_price")?).ok_or_else(|| odd("price"))?,
         state: State::from_name(&state).ok_or_else(|| odd("state"))?,
-        created_at: Timestamp(row.try_get("created_at")?),
-        pay_by: Timestamp(row.try_get("pay_by")?),
-        current: ReservationNumber(row.try_get("current_number")?),
+        created_at: Timestamp(row.get("created_at")?),
+        pay_by: Timestamp(row.get("pay_by")?),
+        current: ReservationNumber(row.get("current_number")?),
     })
 }

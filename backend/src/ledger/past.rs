@@ -1,15 +1,16 @@
 //! A promo's past as the ledger has it: every movement and every order with its times, and when
 //! operators steered it. What a crowd's history is held against.
 
-use std::path::Path;
-
+use engine::past::is_rebuilt;
 use lua_free_rules::units::{
     BuyerId, Generation, OrderId, PromoId, ReservationNumber, Sequence, Timestamp,
 };
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
-use super::{WAIT_MAX, orders::read_order_id};
+use super::LedgerSettings;
+use super::connection::Tx;
+use super::database::Database;
+use super::orders::read_order_id;
+use super::publishings::publishings_in;
 use crate::error::Result;
 
 /// A change of a promo's available stock.
@@ -72,99 +73,104 @@ pub struct Past {
     pub movements: Vec<Movement>,
     /// Orders, the oldest first.
     pub orders: Vec<PastOrder>,
+    /// Generations that go on with the one before, since the engine was rebuilt.
+    pub rebuilt: Vec<Generation>,
     /// What operators did, the oldest first; the time is that of the call's beginning.
     pub steering: Vec<(Timestamp, Steering)>,
 }
 
 impl Past {
-    /// Reads it from the file, beside a process that writes there or without one. Nothing is changed.
+    /// Reads it from the database, beside processes that write there or without any. Nothing is changed.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub async fn read(ledger: &Path, promo: PromoId) -> Result<Self> {
-        let mut connection = SqliteConnectOptions::new()
-            .filename(ledger)
-            .read_only(true)
-            .busy_timeout(WAIT_MAX)
-            .connect()
-            .await?;
-        // One state of the database for all three.
-        let mut tx = connection.begin().await?;
+    /// If the database cannot be reached or read.
+    pub async fn read(ledger: &LedgerSettings, promo: PromoId) -> Result<Self> {
+        let database = Database::look(ledger).await?;
+        // One state of the database for all of it.
+        let mut tx = database.snapshot().await?;
         let past = Self {
             movements: movements(&mut tx, promo).await?,
             orders: orders(&mut tx, promo).await?,
+            rebuilt: rebuilt(&mut tx, promo).await?,
             steering: steering(&mut tx, promo).await?,
         };
-        tx.rollback().await?;
-        connection.close().await?;
+        tx.commit().await?;
+        database.close().await;
         Ok(past)
     }
 }
 
-async fn movements(db: &mut SqliteConnection, promo: PromoId) -> Result<Vec<Movement>> {
-    sqlx::query(
-        "SELECT generation, sequence, delta, kind IN ('published', 'added') AS is_supply, order_id, \
-         buyer, at FROM stock_movements WHERE promo = ? ORDER BY generation, sequence",
+async fn movements(tx: &mut Tx, promo: PromoId) -> Result<Vec<Movement>> {
+    tx.query(
+        "SELECT generation, sequence, delta, kind, order_id, buyer, at FROM stock_movements WHERE promo = ? ORDER BY generation, sequence",
     )
     .bind(promo.0)
-    .fetch_all(db)
+    .fetch_all()
     .await?
     .iter()
     .map(|row| {
-        let order: Option<String> = row.try_get("order_id")?;
+        let (order, kind): (Option<String>, String) = (row.get("order_id")?, row.get("kind")?);
         Ok(Movement {
-            generation: Generation(row.try_get("generation")?),
-            sequence: Sequence(row.try_get("sequence")?),
-            delta: row.try_get("delta")?,
-            is_supply: row.try_get("is_supply")?,
+            generation: Generation(row.get("generation")?),
+            sequence: Sequence(row.get("sequence")?),
+            delta: row.get("delta")?,
+            is_supply: matches!(kind.as_str(), "published" | "added"),
             order: order.as_deref().map(read_order_id).transpose()?,
-            buyer: row.try_get::<Option<i64>, _>("buyer")?.map(BuyerId),
-            at: Timestamp(row.try_get("at")?),
+            buyer: row.get::<Option<i64>>("buyer")?.map(BuyerId),
+            at: Timestamp(row.get("at")?),
         })
     })
     .collect()
 }
 
-async fn orders(db: &mut SqliteConnection, promo: PromoId) -> Result<Vec<PastOrder>> {
-    let rows = sqlx::query(
+async fn rebuilt(tx: &mut Tx, promo: PromoId) -> Result<Vec<Generation>> {
+    let published = publishings_in(tx, promo).await?;
+    let rebuilt = published.iter().filter(|each| is_rebuilt(&each.digest));
+    Ok(rebuilt.map(|each| each.generation).collect())
+}
+
+async fn orders(tx: &mut Tx, promo: PromoId) -> Result<Vec<PastOrder>> {
+    let rows = tx.query(
         "SELECT generation, number, buyer, amount, state, created_at, written_at, pay_by, paid_at, \
          ended_at FROM orders WHERE promo = ? ORDER BY created_at, generation, number",
     )
     .bind(promo.0)
-    .fetch_all(db)
+    .fetch_all()
     .await?;
     let read = rows.iter().map(|row| {
-        let amount: i64 = row.try_get("amount")?;
+        let amount: i64 = row.get("amount")?;
         Ok(PastOrder {
             id: OrderId {
                 promo,
-                generation: Generation(row.try_get("generation")?),
-                number: ReservationNumber(row.try_get("number")?),
+                generation: Generation(row.get("generation")?),
+                number: ReservationNumber(row.get("number")?),
             },
-            buyer: BuyerId(row.try_get("buyer")?),
+            buyer: BuyerId(row.get("buyer")?),
             // What does not fit was asked for by nobody, and is found to be so.
             amount: u32::try_from(amount).unwrap_or(u32::MAX),
-            state: row.try_get("state")?,
-            created_at: Timestamp(row.try_get("created_at")?),
-            written_at: Timestamp(row.try_get("written_at")?),
-            pay_by: Timestamp(row.try_get("pay_by")?),
-            paid_at: row.try_get::<Option<i64>, _>("paid_at")?.map(Timestamp),
-            ended_at: row.try_get::<Option<i64>, _>("ended_at")?.map(Timestamp),
+            state: row.get("state")?,
+            created_at: Timestamp(row.get("created_at")?),
+            written_at: Timestamp(row.get("written_at")?),
+            pay_by: Timestamp(row.get("pay_by")?),
+            paid_at: row.get::<Option<i64>>("paid_at")?.map(Timestamp),
+            ended_at: row.get::<Option<i64>>("ended_at")?.map(Timestamp),
         })
     });
     read.collect()
 }
 
-async fn steering(db: &mut SqliteConnection, promo: PromoId) -> Result<Vec<(Timestamp, Steering)>> {
-    let rows = sqlx::query(
-        "SELECT at, what FROM operator_log WHERE what LIKE 'admin/promo/%' \
+/// What operators did to a promo, the oldest first.
+pub(super) async fn steering(tx: &mut Tx, promo: PromoId) -> Result<Vec<(Timestamp, Steering)>> {
+    let rows = tx
+        .query(
+            "SELECT at, what FROM operator_log WHERE what LIKE 'admin/promo/%' \
          AND outcome IN ('begun', 'ok') ORDER BY at, id",
-    )
-    .fetch_all(db)
-    .await?;
+        )
+        .fetch_all()
+        .await?;
     let mut steered = Vec::new();
     for row in rows {
-        let what: String = row.try_get("what")?;
+        let what: String = row.get("what")?;
         let done = [
             ("pause", Steering::Pause),
             ("resume", Steering::Resume),
@@ -173,7 +179,7 @@ async fn steering(db: &mut SqliteConnection, promo: PromoId) -> Result<Vec<(Time
         .into_iter()
         .find(|(name, _)| what == format!("admin/promo/{name} {promo}"));
         if let Some((_, done)) = done {
-            steered.push((Timestamp(row.try_get("at")?), done));
+            steered.push((Timestamp(row.get("at")?), done));
         }
     }
     Ok(steered)

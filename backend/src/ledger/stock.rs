@@ -1,14 +1,29 @@
-//! The stock movements, and what a batch of them does to orders, releases, payments and items: one
-//! transaction, a few statements whatever the size of the batch. A replay writes nothing twice.
+//! What a batch of events does to the ledger: one transaction, a few statements whatever the size of the
+//! batch. A replay writes nothing twice, and several writers may write at once, the same events or others
+//! of the same promos, in any order:
+//!
+//! - An event counts where its movement is inserted. Writers that insert the same one meet its key: the
+//!   second waits for the first, begins anew, and finds it written.
+//! - Movements add up in any order, and so do the units of items.
+//! - Events that name an order exist only because somebody read the order's row, or the release that was
+//!   committed with it, in this ledger: whatever order they are written in, the row is there. An event
+//!   whose order is not there contradicts the ledger; it is not early.
+//! - What `reserved_again` and `released` do to an order is decided by the state that they find, and comes
+//!   out the same in either order: the one speaks of a new reservation number, the other of an earlier one.
+//! - Everybody inserts in the order of keys and updates items last, one after the other by their ids, so
+//!   that writers wait for each other instead of being in each other's way.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use engine::{Change, Event, Reservation};
-use lua_free_rules::units::{OrderId, ReservationNumber, Timestamp};
-use serde_json::{Value, json};
-use sqlx::{Row as _, Sqlite, Transaction};
+use lua_free_rules::units::Timestamp;
 
 use super::Ledger;
+use super::codes::is_duplicate;
+use super::connection::{Row, Tx};
+use super::movements::{insert_movements, key_of, split_known};
+use super::publishings::{Publishing, insert_publishing, publishing_in};
+use super::retry::retried;
 use crate::error::{BackendError, Result};
 
 /// What writing a batch did.
@@ -20,8 +35,6 @@ pub struct Written {
     pub repeated: usize,
 }
 
-type Tx = Transaction<'static, Sqlite>;
-
 impl Ledger {
     /// Writes a batch of events. Either all of them are in the ledger afterwards, or nothing changed.
     ///
@@ -29,200 +42,248 @@ impl Ledger {
     /// [`BackendError::Contradiction`] if the ledger holds something else under the same key, or an
     /// event does not fit what is there.
     pub async fn write_events(&self, events: &[Event], now: Timestamp) -> Result<Written> {
-        let mut tx = self.begin().await?;
-        let all = rows_of(events.iter());
-        let inserted = insert_movements(&mut tx, &all).await?;
-        if inserted.len() < events.len() {
-            meet_same_content(&mut tx, &all, events).await?;
-        }
-        let mut fresh = inserted;
-        let new: Vec<&Event> = events.iter().filter(|e| fresh.remove(&key_of(e))).collect();
-        insert_orders(&mut tx, &new, now).await?;
-        for event in &new {
-            if let Change::ReservedAgain {
-                reservation,
-                payment,
-            } = &event.change
-            {
-                pay_late(&mut tx, reservation, payment, event.at).await?;
+        let batch = in_order(events)?;
+        let written = retried(|| async {
+            let mut tx = self.begin().await?;
+            let (new, known) = split_known(&mut tx, &batch).await?;
+            if !known.is_empty() {
+                meet_same_content(&mut tx, &known).await?;
             }
-        }
-        finish_releases(&mut tx, &new).await?;
-        update_items(&mut tx, &new).await?;
-        tx.commit().await?;
-        Ok(Written {
-            new: new.len(),
-            repeated: events.len() - new.len(),
-        })
+            if !new.is_empty() {
+                write_new(&mut tx, &new, now).await?;
+            }
+            tx.commit().await?;
+            Ok(new.len())
+        });
+        let new = match written.await {
+            Err(BackendError::Database(error)) if is_duplicate(&error) => {
+                return Err(BackendError::Contradiction(format!(
+                    "what an event makes is in the ledger under another movement: {error}"
+                )));
+            }
+            new => new?,
+        };
+        let repeated = events.len() - new;
+        Ok(Written { new, repeated })
     }
 }
 
-type Key = (i64, i64, i64);
-
-const fn key_of(event: &Event) -> Key {
-    (event.promo.0, event.generation.0, event.sequence.0)
-}
-
-/// The movements as JSON rows: promo, generation, sequence, kind, delta, order, number, buyer, at.
-fn rows_of<'a>(events: impl Iterator<Item = &'a Event>) -> String {
-    let rows = events.map(|event| {
-        let (promo, generation, sequence) = key_of(event);
-        let (kind, order, number, buyer) = subject_of(&event.change);
-        json!([
-            promo,
-            generation,
-            sequence,
-            kind,
-            event.change.delta(),
-            order.map(|id| id.to_string()),
-            number.map(|number| number.0),
-            buyer,
-            event.at.0,
-        ])
-    });
-    Value::Array(rows.collect()).to_string()
-}
-
-fn subject_of(
-    change: &Change,
-) -> (
-    &'static str,
-    Option<OrderId>,
-    Option<ReservationNumber>,
-    Option<i64>,
-) {
-    match change {
-        Change::Published { .. } => ("published", None, None, None),
-        Change::Added { .. } => ("added", None, None, None),
-        Change::Reserved(made) => (
-            "reserved",
-            Some(made.order),
-            Some(made.number),
-            Some(made.buyer.0),
-        ),
-        Change::ReservedAgain {
-            reservation: made, ..
-        } => (
-            "reserved_again",
-            Some(made.order),
-            Some(made.number),
-            Some(made.buyer.0),
-        ),
-        Change::Released { release, .. } => {
-            ("released", Some(release.order), Some(release.number), None)
+/// The events by their keys, each once.
+fn in_order(events: &[Event]) -> Result<Vec<&Event>> {
+    let mut ordered: BTreeMap<_, &Event> = BTreeMap::new();
+    for event in events {
+        let twin = ordered.insert(key_of(event), event);
+        if twin.is_some_and(|twin| twin != event) {
+            let (promo, generation, sequence) = key_of(event);
+            return Err(BackendError::Contradiction(format!(
+                "movement {sequence} of promo {promo} generation {generation} has two contents"
+            )));
         }
     }
+    Ok(ordered.into_values().collect())
 }
 
-/// Inserts what is not there; returns the keys that were new.
-async fn insert_movements(tx: &mut Tx, rows: &str) -> Result<HashSet<Key>> {
-    sqlx::query(
-        "INSERT INTO stock_movements \
-         (promo, generation, sequence, kind, delta, order_id, number, buyer, at) \
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, \
-                value->>7, value->>8 FROM json_each(?) WHERE true \
-         ON CONFLICT (promo, generation, sequence) DO NOTHING \
-         RETURNING promo, generation, sequence",
-    )
-    .bind(rows)
-    .fetch_all(&mut **tx)
-    .await?
-    .iter()
-    .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-    .collect()
+async fn write_new(tx: &mut Tx, new: &[&Event], now: Timestamp) -> Result<()> {
+    let mut items = lock_named_orders(tx, new).await?;
+    let orders: Vec<OrderLine> = new.iter().filter_map(|it| OrderLine::of(it)).collect();
+    items.extend(orders.iter().map(|order| (order.id.clone(), order.item)));
+    insert_orders(tx, &orders, now).await?;
+    insert_movements(tx, new).await?;
+    for event in new {
+        if let Some(publishing) = Publishing::told_by(event) {
+            insert_publishing(tx, &publishing).await?;
+        }
+        if let Change::ReservedAgain {
+            reservation,
+            payment,
+        } = &event.change
+        {
+            pay_late(tx, reservation, payment, event.at).await?;
+        }
+    }
+    finish_releases(tx, new).await?;
+    update_items(tx, new, &items).await
 }
 
 /// Meeting the same content under a key is a replay; meeting other content is an error.
-async fn meet_same_content(tx: &mut Tx, rows: &str, events: &[Event]) -> Result<()> {
-    let other = sqlx::query(
-        "SELECT m.promo, m.generation, m.sequence FROM json_each(?) AS e \
-         JOIN stock_movements AS m ON m.promo = e.value->>0 AND m.generation = e.value->>1 \
-          AND m.sequence = e.value->>2 \
-         WHERE m.kind IS NOT e.value->>3 OR m.delta IS NOT e.value->>4 \
-            OR m.order_id IS NOT e.value->>5 OR m.number IS NOT e.value->>6 \
-            OR m.buyer IS NOT e.value->>7 OR m.at IS NOT e.value->>8 LIMIT 1",
-    )
-    .bind(rows)
-    .fetch_optional(&mut **tx)
-    .await?;
-    if let Some(row) = other {
-        let key: (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        return Err(BackendError::Contradiction(format!(
-            "movement {} of promo {} generation {} is in the ledger with other content",
-            key.2, key.0, key.1
-        )));
+async fn meet_same_content(tx: &mut Tx, known: &[&Event]) -> Result<()> {
+    for event in known {
+        let Some(told) = Publishing::told_by(event) else {
+            continue;
+        };
+        if publishing_in(tx, event).await?.as_ref() != Some(&told) {
+            return Err(BackendError::Contradiction(format!(
+                "publishing {} of promo {} is in the ledger with other content",
+                event.generation.0, event.promo
+            )));
+        }
     }
-    let orders = Value::Array(
-        reserved(events.iter())
-            .map(|made| order_row(made, Timestamp(0)))
-            .collect(),
-    )
-    .to_string();
-    let other = sqlx::query(
-        "SELECT e.value->>0 FROM json_each(?) AS e JOIN orders AS o ON o.id = e.value->>0 \
-         WHERE o.buyer IS NOT e.value->>4 OR o.item IS NOT e.value->>5 \
-            OR o.amount IS NOT e.value->>6 OR o.unit_price IS NOT e.value->>7 LIMIT 1",
-    )
-    .bind(orders)
-    .fetch_optional(&mut **tx)
-    .await?;
-    match other {
+    let told: Vec<OrderLine> = known.iter().filter_map(|it| OrderLine::of(it)).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<(&str,)> = told.iter().map(|order| (order.id.as_str(),)).collect();
+    let kept: HashMap<String, OrderLine> = tx
+        .query("SELECT o.* FROM {rows id text} AS e CROSS JOIN orders AS o WHERE o.id = e.id")
+        .bind(serde_json::to_string(&ids)?)
+        .fetch_all()
+        .await?
+        .iter()
+        .map(|row| OrderLine::read(row).map(|order| (order.id.clone(), order)))
+        .collect::<Result<_>>()?;
+    match told.iter().find(|order| kept.get(&order.id) != Some(order)) {
         None => Ok(()),
-        Some(row) => Err(BackendError::Contradiction(format!(
-            "order {} is in the ledger with other content",
-            row.try_get::<String, _>(0)?
+        Some(order) => Err(BackendError::Contradiction(format!(
+            "order {} is in the ledger with other content, or is missing",
+            order.id
         ))),
     }
 }
 
-fn reserved<'a>(events: impl Iterator<Item = &'a Event>) -> impl Iterator<Item = &'a Reservation> {
-    events.filter_map(|event| match &event.change {
-        Change::Reserved(made) => Some(made),
-        _ => None,
-    })
+/// What an event says of a new order.
+#[derive(Debug, PartialEq, Eq)]
+struct OrderLine {
+    id: String,
+    promo: i64,
+    generation: i64,
+    number: i64,
+    buyer: i64,
+    item: i64,
+    amount: i64,
+    unit_price: i64,
+    created_at: i64,
+    pay_within_ms: i64,
+    key: String,
+    body: String,
+    jti: String,
 }
 
-/// The order as a JSON row. Its time to pay runs from `written_at`.
-fn order_row(made: &Reservation, written_at: Timestamp) -> Value {
-    json!([
-        made.order.to_string(),
-        made.order.promo.0,
-        made.order.generation.0,
-        made.number.0,
-        made.buyer.0,
-        made.item.0,
-        made.amount,
-        made.price.minor(),
-        made.made_at.0,
-        written_at.plus_ms(made.pay_within.ms()).0,
-    ])
+impl OrderLine {
+    fn of(event: &Event) -> Option<Self> {
+        let Change::Reserved {
+            reservation: made,
+            key,
+            body,
+            jti,
+        } = &event.change
+        else {
+            return None;
+        };
+        Some(Self {
+            id: made.order.to_string(),
+            promo: made.order.promo.0,
+            generation: made.order.generation.0,
+            number: made.number.0,
+            buyer: made.buyer.0,
+            item: made.item.0,
+            amount: made.amount.into(),
+            unit_price: made.price.minor(),
+            created_at: made.made_at.0,
+            pay_within_ms: made.pay_within.ms(),
+            key: key.clone(),
+            body: body.clone(),
+            jti: jti.to_string(),
+        })
+    }
+
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            promo: row.get("promo")?,
+            generation: row.get("generation")?,
+            number: row.get("number")?,
+            buyer: row.get("buyer")?,
+            item: row.get("item")?,
+            amount: row.get("amount")?,
+            unit_price: row.get("unit_price")?,
+            created_at: row.get("created_at")?,
+            pay_within_ms: row.get::<i64>("pay_by")? - row.get::<i64>("written_at")?,
+            key: row.get("idempotency_key")?,
+            body: row.get("body")?,
+            jti: row.get("jti")?,
+        })
+    }
 }
 
-async fn insert_orders(tx: &mut Tx, new: &[&Event], now: Timestamp) -> Result<()> {
-    let rows: Vec<Value> = reserved(new.iter().copied())
-        .map(|made| order_row(made, now))
+/// Inserts new orders. Their time to pay runs from now.
+async fn insert_orders(tx: &mut Tx, orders: &[OrderLine], now: Timestamp) -> Result<()> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = orders
+        .iter()
+        .map(|it| {
+            let pay_by = now.plus_ms(it.pay_within_ms).0;
+            (
+                &it.id,
+                it.promo,
+                it.generation,
+                it.number,
+                it.buyer,
+                it.item,
+                it.amount,
+                it.unit_price,
+                it.created_at,
+                now.0,
+                pay_by,
+                &it.key,
+                &it.body,
+                &it.jti,
+            )
+        })
         .collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let expected = rows.len() as u64;
-    let inserted = sqlx::query(
-        "INSERT INTO orders (id, promo, generation, number, buyer, item, amount, unit_price, \
-                             state, created_at, written_at, pay_by, current_number) \
-         SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, \
-                value->>7, 'written', value->>8, ?, value->>9, value->>3 \
-         FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+    tx.query(
+        "INSERT INTO orders (id, promo, generation, number, buyer, item, amount, unit_price, state, \
+                             created_at, written_at, pay_by, current_number, idempotency_key, body, jti) \
+         SELECT e.id, e.promo, e.generation, e.number, e.buyer, e.item, e.amount, e.unit_price, \
+                'written', e.created_at, e.written_at, e.pay_by, e.number, e.idempotency_key, e.body, \
+                e.jti \
+         FROM {rows id text, promo int, generation int, number int, buyer int, item int, amount int, \
+                    unit_price int, created_at int, written_at int, pay_by int, idempotency_key text, \
+                    body text, jti text} AS e",
     )
-    .bind(now.0)
-    .bind(Value::Array(rows).to_string())
-    .execute(&mut **tx)
+    .bind(serde_json::to_string(&rows)?)
+    .execute()
     .await?;
-    if inserted.rows_affected() == expected {
-        return Ok(());
+    Ok(())
+}
+
+/// The items of the orders that events name without having made them; the orders stay locked.
+async fn lock_named_orders(tx: &mut Tx, new: &[&Event]) -> Result<HashMap<String, i64>> {
+    let named: BTreeSet<String> = new
+        .iter()
+        .filter(|event| event.change.reservation().is_none())
+        .filter_map(|event| event.change.order())
+        .map(|id| id.to_string())
+        .collect();
+    if named.is_empty() {
+        return Ok(HashMap::new());
     }
-    Err(BackendError::Contradiction(
-        "an order is in the ledger under another movement".to_owned(),
-    ))
+    // An order may be made and named in one batch.
+    let made: HashMap<String, i64> = new
+        .iter()
+        .filter_map(|event| event.change.reservation())
+        .map(|made| (made.order.to_string(), made.item.0))
+        .collect();
+    let ids: Vec<(&String,)> = named.iter().map(|id| (id,)).collect();
+    let found: HashMap<String, i64> = tx
+        .query(
+            "SELECT o.id, o.item FROM {rows id text} AS e CROSS JOIN orders AS o WHERE o.id = e.id \
+             ORDER BY o.id {lock}",
+        )
+        .bind(serde_json::to_string(&ids)?)
+        .fetch_all()
+        .await?
+        .iter()
+        .map(|row| Ok((row.get("id")?, row.get("item")?)))
+        .collect::<Result<_>>()?;
+    let is_there = |id: &&String| !found.contains_key(*id) && !made.contains_key(*id);
+    match named.iter().find(is_there) {
+        None => Ok(found),
+        Some(id) => Err(BackendError::Contradiction(format!(
+            "an event names order {id}, which is not in the ledger"
+        ))),
+    }
 }
 
 /// The engine reserved again for a late payment: the order holds units and is paid. If the payment was
@@ -230,33 +291,35 @@ async fn insert_orders(tx: &mut Tx, new: &[&Event], now: Timestamp) -> Result<()
 /// engine made it.
 async fn pay_late(tx: &mut Tx, made: &Reservation, payment: &str, at: Timestamp) -> Result<()> {
     let order = made.order.to_string();
-    let accepted = sqlx::query(
-        "UPDATE payments SET state = 'accepted' \
+    let accepted = tx
+        .query(
+            "UPDATE payments SET state = 'accepted' \
          WHERE reference = ? AND order_id = ? AND state = 'late'",
-    )
-    .bind(payment)
-    .bind(&order)
-    .execute(&mut **tx)
-    .await?;
-    if accepted.rows_affected() == 1 {
-        let paid = sqlx::query(
-            "UPDATE orders SET state = 'paid', current_number = ?, paid_at = ? \
-             WHERE id = ? AND state IN ('cancelled', 'expired')",
         )
-        .bind(made.number.0)
-        .bind(at.0)
+        .bind(payment)
         .bind(&order)
-        .execute(&mut **tx)
+        .execute()
         .await?;
-        if paid.rows_affected() == 1 {
+    if accepted.rows == 1 {
+        let paid = tx
+            .query(
+                "UPDATE orders SET state = 'paid', current_number = ?, paid_at = ? \
+             WHERE id = ? AND state IN ('cancelled', 'expired')",
+            )
+            .bind(made.number.0)
+            .bind(at.0)
+            .bind(&order)
+            .execute()
+            .await?;
+        if paid.rows == 1 {
             return Ok(());
         }
-        sqlx::query("UPDATE payments SET state = 'refund_due' WHERE reference = ?")
+        tx.query("UPDATE payments SET state = 'refund_due' WHERE reference = ?")
             .bind(payment)
-            .execute(&mut **tx)
+            .execute()
             .await?;
     }
-    sqlx::query(
+    tx.query(
         "INSERT INTO releases (order_id, number, amount, state, ended_at) \
          VALUES (?, ?, ?, 'pending', ?)",
     )
@@ -264,52 +327,47 @@ async fn pay_late(tx: &mut Tx, made: &Reservation, payment: &str, at: Timestamp)
     .bind(made.number.0)
     .bind(made.amount)
     .bind(at.0)
-    .execute(&mut **tx)
+    .execute()
     .await?;
     Ok(())
 }
 
 async fn finish_releases(tx: &mut Tx, new: &[&Event]) -> Result<()> {
-    let released: Vec<Value> = new
+    let released: BTreeSet<(String, i64)> = new
         .iter()
         .filter_map(|event| match event.change {
-            Change::Released { release, .. } => {
-                Some(json!([release.order.to_string(), release.number.0]))
-            }
+            Change::Released { release, .. } => Some((release.order.to_string(), release.number.0)),
             _ => None,
         })
         .collect();
     if !released.is_empty() {
-        sqlx::query(
-            "UPDATE releases SET state = 'done' WHERE (order_id, number) IN \
-             (SELECT value->>0, value->>1 FROM json_each(?))",
+        tx.query(
+            "{update releases set state = 'done' by order_id text, number int} \
+             WHERE t.order_id = e.order_id AND t.number = e.number",
         )
-        .bind(Value::Array(released).to_string())
-        .execute(&mut **tx)
+        .bind(serde_json::to_string(&released)?)
+        .execute()
         .await?;
     }
     Ok(())
 }
 
 /// One change of stock and sales for each item, whatever the number of movements.
-async fn update_items(tx: &mut Tx, new: &[&Event]) -> Result<()> {
-    let moved: Vec<Value> = new
-        .iter()
-        .filter_map(|event| {
-            let (_, order, ..) = subject_of(&event.change);
-            order.map(|id| json!([id.to_string(), event.change.delta()]))
-        })
-        .collect();
-    if !moved.is_empty() {
-        sqlx::query(
-            "UPDATE items SET stock = stock + moved.delta, sales = sales - moved.delta \
-             FROM (SELECT o.item AS item, sum(e.value->>1) AS delta FROM json_each(?) AS e \
-                   JOIN orders AS o ON o.id = e.value->>0 GROUP BY o.item) AS moved \
-             WHERE items.id = moved.item",
-        )
-        .bind(Value::Array(moved).to_string())
-        .execute(&mut **tx)
-        .await?;
+async fn update_items(tx: &mut Tx, new: &[&Event], item_of: &HashMap<String, i64>) -> Result<()> {
+    let mut moved: BTreeMap<i64, i64> = BTreeMap::new();
+    for event in new {
+        let order = event.change.order().map(|id| id.to_string());
+        if let Some(item) = order.and_then(|id| item_of.get(&id)) {
+            *moved.entry(*item).or_default() += event.change.delta();
+        }
+    }
+    for (item, delta) in moved {
+        tx.query("UPDATE items SET stock = stock + ?, sales = sales - ? WHERE id = ?")
+            .bind(delta)
+            .bind(delta)
+            .bind(item)
+            .execute()
+            .await?;
     }
     Ok(())
 }

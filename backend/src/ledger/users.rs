@@ -2,11 +2,13 @@
 
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{BuyerId, Timestamp};
-use sqlx::{Row as _, Sqlite, Transaction};
 use subtle::ConstantTimeEq as _;
 
 use super::Ledger;
-use crate::error::Result;
+use super::codes::is_duplicate;
+use super::connection::{Row, Tx};
+use super::retry::retried;
+use crate::error::{BackendError, Result};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -61,37 +63,40 @@ impl Ledger {
     /// # Errors
     /// [`Refusal::TooManyRequests`] if the number has asked too often.
     pub async fn store_otp(&self, otp: &Otp<'_>, now: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let recent = sqlx::query(
-            "SELECT count(*) AS asked, min(asked_at) AS oldest FROM otps \
-             WHERE tel = ? AND asked_at > ?",
-        )
-        .bind(otp.tel)
-        .bind(now.plus_ms(-HOUR_MS).0)
-        .fetch_one(&mut *tx)
-        .await?;
-        let asked: i64 = recent.try_get("asked")?;
-        if asked >= i64::from(otp.per_hour) {
-            let oldest: Option<i64> = recent.try_get("oldest")?;
-            let wait_ms = Timestamp(oldest.unwrap_or(now.0))
-                .plus_ms(HOUR_MS)
-                .ms_since(now);
-            let retry_after_s = u32::try_from(wait_ms.saturating_add(999) / 1_000).unwrap_or(3_600);
-            return Err(Refusal::TooManyRequests { retry_after_s }.into());
-        }
-        sqlx::query(
-            "INSERT INTO otps (tel, digest, asked_at, expires_at, attempts_left) \
-             VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(otp.tel)
-        .bind(&otp.digest[..])
-        .bind(now.0)
-        .bind(now.plus_ms(otp.ttl_ms).0)
-        .bind(otp.attempts)
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(())
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            // Those that a number asks for at the same time come one after the other: they wait for its
+            // last code here, or meet the key of the first one.
+            last_otp(&mut tx, otp.tel).await?;
+            let recent = tx
+                .query(
+                    "SELECT count(CASE WHEN asked_at > ? THEN 1 END) AS asked, \
+                     min(CASE WHEN asked_at > ? THEN asked_at END) AS oldest, \
+                     coalesce(max(nth), 0) + 1 AS next FROM otps WHERE tel = ?",
+                )
+                .bind(now.plus_ms(-HOUR_MS).0)
+                .bind(now.plus_ms(-HOUR_MS).0)
+                .bind(otp.tel)
+                .fetch_one()
+                .await?;
+            if recent.get::<i64>("asked")? >= i64::from(otp.per_hour) {
+                return Err(asked_too_often(recent.get("oldest")?, now).into());
+            }
+            tx.query(
+                "INSERT INTO otps (tel, nth, digest, asked_at, expires_at, attempts_left) \
+                 VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .bind(otp.tel)
+            .bind(recent.get::<i64>("next")?)
+            .bind(&otp.digest[..])
+            .bind(now.0)
+            .bind(now.plus_ms(otp.ttl_ms).0)
+            .bind(otp.attempts)
+            .execute()
+            .await?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Looks at a code without using it up. A wrong one costs an attempt.
@@ -99,10 +104,13 @@ impl Ledger {
     /// # Errors
     /// [`Refusal::WrongOtp`].
     pub async fn check_otp(&self, tel: &str, digest: &[u8; 32], now: Timestamp) -> Result<()> {
-        let mut tx = self.begin().await?;
-        let verdict = judge_otp(&mut tx, tel, digest, now).await?;
-        tx.commit().await?;
-        verdict.map(drop).map_err(Into::into)
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            let verdict = judge_otp(&mut tx, tel, digest, now).await?;
+            tx.commit().await?;
+            verdict.map(drop).map_err(Into::into)
+        })
+        .await
     }
 
     /// Registers a user and uses the code up, in one transaction.
@@ -115,41 +123,32 @@ impl Ledger {
         digest: &[u8; 32],
         now: Timestamp,
     ) -> Result<User> {
-        let mut tx = self.begin().await?;
-        let code = match judge_otp(&mut tx, user.tel, digest, now).await? {
-            Ok(code) => code,
-            Err(refusal) => {
-                // The attempt counts.
-                tx.commit().await?;
-                return Err(refusal.into());
-            }
-        };
-        sqlx::query("UPDATE otps SET attempts_left = 0 WHERE id = ?")
-            .bind(code)
-            .execute(&mut *tx)
-            .await?;
-        let row = sqlx::query(
-            "INSERT INTO users (tel, name, password_hash, gender, age, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (tel) DO NOTHING RETURNING id",
-        )
-        .bind(user.tel)
-        .bind(user.name)
-        .bind(user.password_hash)
-        .bind(user.gender)
-        .bind(user.age)
-        .bind(now.0)
-        .fetch_optional(&mut *tx)
-        .await?
-        .ok_or(Refusal::NumberTaken)?;
-        let id = BuyerId(row.try_get("id")?);
-        tx.commit().await?;
-        Ok(User {
-            id,
-            tel: user.tel.to_owned(),
-            name: user.name.to_owned(),
-            gender: user.gender,
-            age: user.age,
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            let nth = match judge_otp(&mut tx, user.tel, digest, now).await? {
+                Ok(nth) => nth,
+                Err(refusal) => {
+                    // The attempt counts.
+                    tx.commit().await?;
+                    return Err(refusal.into());
+                }
+            };
+            tx.query("UPDATE otps SET attempts_left = 0 WHERE tel = ? AND nth = ?")
+                .bind(user.tel)
+                .bind(nth)
+                .execute()
+                .await?;
+            let id = insert_user(&mut tx, user, now).await?;
+            tx.commit().await?;
+            Ok(User {
+                id,
+                tel: user.tel.to_owned(),
+                name: user.name.to_owned(),
+                gender: user.gender,
+                age: user.age,
+            })
         })
+        .await
     }
 
     /// The user of that id.
@@ -157,9 +156,11 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn user(&self, id: BuyerId) -> Result<Option<User>> {
-        let row = sqlx::query("SELECT id, tel, name, gender, age FROM users WHERE id = ?")
+        let row = self
+            .read("SELECT id, tel, name, gender, age FROM users WHERE id = ?")
+            .await?
             .bind(id.0)
-            .fetch_optional(&self.readers)
+            .fetch_optional()
             .await?;
         row.as_ref().map(read_user).transpose()
     }
@@ -169,13 +170,13 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn user_by_tel(&self, tel: &str) -> Result<Option<(User, String)>> {
-        let row = sqlx::query(
-            "SELECT id, tel, name, gender, age, password_hash FROM users WHERE tel = ?",
-        )
-        .bind(tel)
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(|row| Ok((read_user(&row)?, row.try_get("password_hash")?)))
+        let row = self
+            .read("SELECT id, tel, name, gender, age, password_hash FROM users WHERE tel = ?")
+            .await?
+            .bind(tel)
+            .fetch_optional()
+            .await?;
+        row.map(|row| Ok((read_user(&row)?, row.get("password_hash")?)))
             .transpose()
     }
 
@@ -184,54 +185,91 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn purge_otps(&self, now: Timestamp) -> Result<u64> {
-        let done = sqlx::query("DELETE FROM otps WHERE asked_at <= ? AND expires_at <= ?")
+        let done = self
+            .write("DELETE FROM otps WHERE asked_at <= ? AND expires_at <= ?")
+            .await?
             .bind(now.plus_ms(-HOUR_MS).0)
             .bind(now.0)
-            .execute(&self.writer)
+            .execute()
             .await?;
-        Ok(done.rows_affected())
+        Ok(done.rows)
     }
 }
 
-/// The row of a code that is good, or a refusal. A wrong guess costs an attempt.
+async fn insert_user(tx: &mut Tx, user: &NewUser<'_>, now: Timestamp) -> Result<BuyerId> {
+    let inserted = tx
+        .query(
+            "INSERT INTO users (tel, name, password_hash, gender, age, created_at) \
+             VALUES (?, ?, ?, ?, ?, ?) {returning_id}",
+        )
+        .bind(user.tel)
+        .bind(user.name)
+        .bind(user.password_hash)
+        .bind(user.gender)
+        .bind(user.age)
+        .bind(now.0)
+        .insert()
+        .await;
+    match inserted {
+        Err(BackendError::Database(error)) if is_duplicate(&error) => {
+            Err(Refusal::NumberTaken.into())
+        }
+        inserted => inserted.map(BuyerId),
+    }
+}
+
+fn asked_too_often(oldest: Option<i64>, now: Timestamp) -> Refusal {
+    let wait_ms = Timestamp(oldest.unwrap_or(now.0))
+        .plus_ms(HOUR_MS)
+        .ms_since(now);
+    let retry_after_s = u32::try_from(wait_ms.saturating_add(999) / 1_000).unwrap_or(3_600);
+    Refusal::TooManyRequests { retry_after_s }
+}
+
+/// The last code of a number, locked.
+async fn last_otp(tx: &mut Tx, tel: &str) -> Result<Option<Row>> {
+    tx.query(
+        "SELECT nth, digest, expires_at, attempts_left FROM otps WHERE tel = ? \
+         ORDER BY nth DESC LIMIT 1 {lock}",
+    )
+    .bind(tel)
+    .fetch_optional()
+    .await
+}
+
+/// Which code of the number is good, or a refusal. A wrong guess costs an attempt.
 async fn judge_otp(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut Tx,
     tel: &str,
     digest: &[u8; 32],
     now: Timestamp,
 ) -> Result<std::result::Result<i64, Refusal>> {
-    let newest = sqlx::query(
-        "SELECT id, digest, expires_at, attempts_left FROM otps WHERE tel = ? \
-         ORDER BY id DESC LIMIT 1",
-    )
-    .bind(tel)
-    .fetch_optional(&mut **tx)
-    .await?;
-    let Some(row) = newest else {
+    let Some(row) = last_otp(tx, tel).await? else {
         return Ok(Err(Refusal::WrongOtp));
     };
-    let (id, expires_at): (i64, i64) = (row.try_get("id")?, row.try_get("expires_at")?);
-    let attempts_left: i64 = row.try_get("attempts_left")?;
-    let stored: Vec<u8> = row.try_get("digest")?;
+    let (nth, expires_at): (i64, i64) = (row.get("nth")?, row.get("expires_at")?);
+    let attempts_left: i64 = row.get("attempts_left")?;
+    let stored: Vec<u8> = row.get("digest")?;
     if now.0 >= expires_at || attempts_left <= 0 {
         return Ok(Err(Refusal::WrongOtp));
     }
     if bool::from(stored.as_slice().ct_eq(&digest[..])) {
-        return Ok(Ok(id));
+        return Ok(Ok(nth));
     }
-    sqlx::query("UPDATE otps SET attempts_left = attempts_left - 1 WHERE id = ?")
-        .bind(id)
-        .execute(&mut **tx)
+    tx.query("UPDATE otps SET attempts_left = attempts_left - 1 WHERE tel = ? AND nth = ?")
+        .bind(tel)
+        .bind(nth)
+        .execute()
         .await?;
     Ok(Err(Refusal::WrongOtp))
 }
 
-fn read_user(row: &sqlx::sqlite::SqliteRow) -> Result<User> {
+fn read_user(row: &Row) -> Result<User> {
     Ok(User {
-        id: BuyerId(row.try_get("id")?),
-        tel: row.try_get("tel")?,
-        name: row.try_get("name")?,
-        gender: row.try_get("gender")?,
-        age: row.try_get("age")?,
+        id: BuyerId(row.get("id")?),
+        tel: row.get("tel")?,
+        name: row.get("name")?,
+        gender: row.get("gender")?,
+        age: row.get("age")?,
     })
 }

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use engine::{Change, Event, Reservation, StreamEntry};
+use engine::{Change, EntryId, Event, Reservation, StreamEntry};
 use lua_free_rules::promo::Terms;
 use lua_free_rules::units::{BuyerId, PromoId};
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::invariants::{Check, Invariant, demand};
 
@@ -105,6 +105,10 @@ impl Books {
         for id in gone.into_iter().filter(|id| !left.contains(id)) {
             let event = self.in_stream.remove(&id).unwrap();
             let payload = serde_json::to_string(&event).unwrap();
+            let id = EntryId {
+                stream: 0,
+                number: id,
+            };
             self.delivered.push(StreamEntry { id, payload });
             self.left_stream.push(event);
         }
@@ -113,10 +117,16 @@ impl Books {
 
     fn enter(&mut self, rows: &Connection, event: &Event) -> Check {
         let key = (event.promo.0, event.generation.0);
-        if let Change::Published { stock } = event.change {
-            let terms = self.terms_as_proposed(rows, key);
-            demand(Invariant::Content, terms.stock == stock, || {
-                format!("published {stock} units, proposed were {}", terms.stock)
+        if let Change::Published {
+            stock,
+            terms: told,
+            digest,
+        } = &event.change
+        {
+            let terms = self.terms_as_proposed(rows, key, digest)?;
+            let is_so = terms.stock == *stock && terms == **told;
+            demand(Invariant::Content, is_so, || {
+                format!("published {stock} units of {told:?}, proposed was {terms:?}")
             })?;
             self.generations.insert(
                 key,
@@ -135,19 +145,23 @@ impl Books {
                 format!("{key:?} has an event before it was published")
             });
         };
-        if let Change::Reserved(made) = &event.change {
+        if let Some(made) = event.change.reservation() {
             self.new_orders.push(*made);
         }
-        books.enter(event)
+        books.enter(event)?;
+        tells_what_was_asked(rows, event)
     }
 
-    fn terms_as_proposed(&self, rows: &Connection, key: Key) -> Terms {
+    fn terms_as_proposed(&self, rows: &Connection, key: Key, told: &str) -> Check<Terms> {
         let digest: String = rows
             .prepare_cached("SELECT digest FROM promos WHERE promo = ?1 AND generation = ?2")
             .unwrap()
             .query_row([key.0, key.1], |row| row.get(0))
             .unwrap();
-        self.proposed[&(key.0, digest)].clone()
+        demand(Invariant::Content, digest == told, || {
+            format!("{key:?} was published under {digest}, told is {told}")
+        })?;
+        Ok(self.proposed[&(key.0, digest)].clone())
     }
 
     fn check_promos(&mut self, rows: &Connection) -> Check {
@@ -320,6 +334,36 @@ impl Books {
     }
 }
 
+/// The event of a new order tells what the engine remembers of the request.
+fn tells_what_was_asked(rows: &Connection, event: &Event) -> Check {
+    let Change::Reserved {
+        reservation,
+        key,
+        body,
+        jti,
+    } = &event.change
+    else {
+        return Ok(());
+    };
+    let told = (Some(key.clone()), Some(body.clone()), Some(jti.0.to_vec()));
+    let kept: (Option<String>, Option<String>, Option<Vec<u8>>) = rows
+        .prepare_cached(
+            "SELECT key, body, jti FROM reservations \
+             WHERE promo = ?1 AND generation = ?2 AND number = ?3",
+        )
+        .unwrap()
+        .query_row(
+            params![event.promo.0, event.generation.0, reservation.number.0],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .unwrap();
+    // Keys are forgotten after their time.
+    let is_so = kept == told || kept.0.is_none();
+    demand(Invariant::Content, is_so, || {
+        format!("{event:?} tells {told:?}, kept is {kept:?}")
+    })
+}
+
 impl Generational {
     fn enter(&mut self, event: &Event) -> Check {
         let at = format!(
@@ -334,13 +378,14 @@ impl Generational {
         self.sequence = event.sequence.0;
         self.available += event.change.delta();
         match &event.change {
-            Change::Published { stock } => self.published = i64::from(*stock),
+            Change::Published { stock, .. } => self.published = i64::from(*stock),
             Change::Added { stock } => {
                 self.published += i64::from(*stock);
                 self.terms.stock += stock;
             }
-            Change::Reserved(made) => self.hold(*made)?,
-            Change::ReservedAgain { reservation, .. } => self.hold(*reservation)?,
+            Change::Reserved { reservation, .. } | Change::ReservedAgain { reservation, .. } => {
+                self.hold(*reservation)?;
+            }
             Change::Released { release, amount } => {
                 let kept = self.reservations.get_mut(&release.number.0);
                 let Some(kept) = kept.filter(|kept| {

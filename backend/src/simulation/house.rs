@@ -125,7 +125,7 @@ impl House {
     }
 
     /// The expiry sweeper.
-    pub fn sweeper(&self, line: &Arc<Line>) -> Sweeper {
+    pub fn sweeper(&self, line: &Arc<Line>, holder: &str) -> Sweeper {
         let every = std::time::Duration::from_secs(1);
         Sweeper::new(
             line.clone(),
@@ -133,6 +133,7 @@ impl House {
             self.metrics.clone(),
             every,
         )
+        .named(holder)
         .under(self.clock())
     }
 
@@ -140,7 +141,8 @@ impl House {
     pub fn payments(&self, line: &Arc<Line>) -> Payments {
         let demo = Arc::new(Demo::new(Secret::new("webhook")));
         Payments::new(
-            vec![demo],
+            Some(demo),
+            Vec::new(),
             line.clone(),
             self.ledger.clone(),
             self.metrics.clone(),

@@ -25,6 +25,8 @@ pub enum Invariant {
     Content,
     /// Orders go only where the table of their steps says.
     OrderSteps,
+    /// A sweeper that was replaced ends no order.
+    OneSweeper,
     /// A challenge gives one token.
     ChallengeOnce,
     /// Nothing is bought in a session that was signed out.
@@ -39,7 +41,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NeverOversell,
         Self::BuyerLimit,
         Self::DoorBound,
@@ -51,6 +53,7 @@ impl Invariant {
         Self::Generations,
         Self::Content,
         Self::OrderSteps,
+        Self::OneSweeper,
         Self::ChallengeOnce,
         Self::SignedOut,
         Self::TrueRefusal,
@@ -69,7 +72,7 @@ pub struct Violation {
 }
 
 /// Whether all is well.
-pub type Check = Result<(), Violation>;
+pub type Check<T = ()> = Result<T, Violation>;
 
 /// Says that a promise is broken unless `holds`.
 pub fn demand(invariant: Invariant, holds: bool, detail: impl FnOnce() -> String) -> Check {

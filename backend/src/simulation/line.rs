@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use engine::{
-    Backlog, Control, DeadLetter, Door, EngineError, Entry, OrderStream, Promos, Publish,
-    Published, Release, Reservation, Reserve, Reserved, Result, Sessions, SharedEngine, Stock,
-    StreamEntry,
+    Backlog, Cache, Control, DeadLetter, Door, EngineError, Entry, EntryId, Fence, Leases,
+    OrderStream, Past, Promos, Publish, Published, Recovery, Release, Reservation, Reserve,
+    Reserved, Result, Sessions, SharedEngine, Signal, Signals, Stock, StreamEntry,
 };
 use lua_free_rules::challenge::Attempt;
 use lua_free_rules::promo::Snapshot;
@@ -48,6 +48,9 @@ pub struct Line {
     engine: SharedEngine,
     who: &'static str,
     state: Mutex<State>,
+    /// Calls go one by one: those of a piece of work that is held up or dead would else still be under way
+    /// in the engine's threads, and no two sales of a seed would be the same.
+    in_turn: tokio::sync::Mutex<()>,
     stopped: Notify,
     resumed: Notify,
 }
@@ -94,6 +97,7 @@ impl Line {
                 again: Vec::new(),
                 broken_rule: None,
             }),
+            in_turn: tokio::sync::Mutex::default(),
             stopped: Notify::new(),
             resumed: Notify::new(),
         }
@@ -217,6 +221,7 @@ impl Line {
         step: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let unavailable = || Err(EngineError::Unavailable(ON_PURPOSE.to_owned()));
+        let _in_turn = self.in_turn.lock().await;
         let turn = self.turn(name);
         match turn {
             Turn::Die => self.die(&format!("before {name}")).await,
@@ -275,8 +280,8 @@ impl Door for Line {
         self.call("enter", self.engine.enter(entry)).await
     }
 
-    async fn spend(&self, attempt: Attempt) -> Result<bool> {
-        self.call("spend", self.engine.spend(attempt)).await
+    async fn spend(&self, promo: PromoId, attempt: Attempt) -> Result<bool> {
+        self.call("spend", self.engine.spend(promo, attempt)).await
     }
 }
 
@@ -319,9 +324,9 @@ impl OrderStream for Line {
         let mut entries = self.call("read", self.engine.read(max, wait)).await?;
         let ids = entries.iter().map(|entry| entry.id);
         let rule = self.state().broken_rule;
-        let gone: Vec<i64> = match rule {
+        let gone: Vec<EntryId> = match rule {
             Some(Sabotage::AcknowledgeBeforeWrite) => ids.collect(),
-            Some(Sabotage::EntryIsSkipped) => ids.filter(|id| id % 7 == 0).collect(),
+            Some(Sabotage::EntryIsSkipped) => ids.filter(|id| id.number % 7 == 0).collect(),
             _ => return Ok(entries),
         };
         self.engine.acknowledge(&gone).await?;
@@ -335,11 +340,11 @@ impl OrderStream for Line {
         self.call("rewind", self.engine.rewind()).await
     }
 
-    async fn acknowledge(&self, ids: &[i64]) -> Result<()> {
+    async fn acknowledge(&self, ids: &[EntryId]) -> Result<()> {
         self.call("acknowledge", self.engine.acknowledge(ids)).await
     }
 
-    async fn set_aside(&self, id: i64, reason: &str) -> Result<()> {
+    async fn set_aside(&self, id: EntryId, reason: &str) -> Result<()> {
         self.call("set_aside", self.engine.set_aside(id, reason))
             .await
     }
@@ -351,6 +356,10 @@ impl OrderStream for Line {
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>> {
         self.call("dead_letters", self.engine.dead_letters(max))
             .await
+    }
+
+    async fn replay(&self, id: EntryId) -> Result<bool> {
+        self.call("replay", self.engine.replay(id)).await
     }
 }
 
@@ -367,6 +376,64 @@ impl Sessions for Line {
 
     async fn sign_out(&self, session: Session) -> Result<()> {
         self.call("sign_out", self.engine.sign_out(session)).await
+    }
+}
+
+#[async_trait]
+impl Signals for Line {
+    fn listen(&self) -> tokio::sync::broadcast::Receiver<Signal> {
+        self.engine.listen()
+    }
+
+    async fn tell(&self, signal: Signal) -> Result<()> {
+        self.call("tell", self.engine.tell(signal)).await
+    }
+}
+
+#[async_trait]
+impl Leases for Line {
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>> {
+        self.call("lease", self.engine.lease(name, holder, ttl))
+            .await
+    }
+
+    async fn give_back(&self, name: &str, holder: &str) -> Result<()> {
+        self.call("give_back", self.engine.give_back(name, holder))
+            .await
+    }
+}
+
+#[async_trait]
+impl Cache for Line {
+    async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.call("recall", self.engine.recall(key)).await
+    }
+
+    async fn remember(&self, key: &str, value: &[u8], ttl: Duration) -> Result<()> {
+        self.call("remember", self.engine.remember(key, value, ttl))
+            .await
+    }
+
+    async fn forget(&self, key: &str) -> Result<()> {
+        self.call("forget", self.engine.forget(key)).await
+    }
+}
+
+/// The engine behind the line keeps its memory.
+#[async_trait]
+impl Recovery for Line {
+    async fn is_lost(&self) -> Result<bool> {
+        self.call("is_lost", self.engine.is_lost()).await
+    }
+
+    async fn begin_rebuild(&self, holder: &str) -> Result<bool> {
+        self.call("begin_rebuild", self.engine.begin_rebuild(holder))
+            .await
+    }
+
+    async fn rebuild(&self, holder: &str, past: Vec<Past>) -> Result<()> {
+        self.call("rebuild", self.engine.rebuild(holder, past))
+            .await
     }
 }
 

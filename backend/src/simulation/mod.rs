@@ -7,6 +7,7 @@
 //! | `sale` | a sale: work under way, and what becomes of it |
 //! | `steps` | what can happen in a step, and how a sale comes to rest |
 //! | `requests` | what is sent, and its way through rules, order server and engine |
+//! | `sweepers` | two sweepers, of whom one may sweep |
 //! | `line` | between a piece of work and engine or ledger: held up, cut off, killed |
 //! | `house`, `place` | engine and ledger, the process that is killed and started again |
 //! | `invariants` | the promises, by name |
@@ -19,7 +20,7 @@
 //! What can go wrong: requests overtake each other, arrive twice or never, answers are lost, senders ask
 //! again under the same key or another; any piece of work is held up or killed at any call of the engine
 //! or the ledger, before it or after it, or inside the ledger's commit; the whole process is killed and
-//! started again; the stream delivers again what was written long ago; the engine is away; the clock is
+//! started again; a sweeper that was replaced goes on; the stream delivers again what was written long ago; the engine is away; the clock is
 //! set forward and back; payments come late, twice, or of a wrong amount; promos are published over each
 //! other, paused, closed, and get more stock; buyers sign out in between.
 //!
@@ -43,6 +44,7 @@ mod sabotage;
 mod sale;
 mod shelf;
 mod steps;
+mod sweepers;
 mod tally;
 
 use invariants::Invariant;

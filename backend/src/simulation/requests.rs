@@ -184,7 +184,7 @@ impl Request {
                     let entry = match entry? {
                         Asks::Door(entry) => entry,
                         Asks::Spend(attempt, refusal) => {
-                            line.spend(attempt).await?;
+                            line.spend(promo, attempt).await?;
                             return Err(refusal.into());
                         }
                     };
@@ -295,7 +295,7 @@ fn at_the_edge(
         session: Session::verify(session, keys, now).ok(),
         rate: Verdict::Pass(Arrival::default()),
         promo: known,
-        heard_at: heard.0,
+        heard_ms_ago: Some(now.ms_since(heard.0)),
         item: ITEM,
     })?;
     let asks_nothing = known.is_none_or(|promo| promo.terms.challenges.is_empty());

@@ -39,6 +39,8 @@ pub enum Sabotage {
     SoldOutTooEarly,
     /// Releases are noted as done before the engine has them.
     ReleaseIsNotBrought,
+    /// The ledger lets a sweeper in that was replaced.
+    FenceIsOpen,
     /// A unit too many is counted in the item's sales.
     SalesCountedTwice,
     /// The engine cannot keep reservations.
@@ -47,7 +49,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every one, with the promise that it breaks.
-    pub const ALL: [(Self, Invariant); 18] = [
+    pub const ALL: [(Self, Invariant); 19] = [
         (Self::ReserveTakesNothing, Invariant::NeverOversell),
         (Self::LimitIsOff, Invariant::BuyerLimit),
         (Self::DoorIsWide, Invariant::DoorBound),
@@ -63,6 +65,7 @@ impl Sabotage {
         (Self::ChallengeIsForgotten, Invariant::ChallengeOnce),
         (Self::SignOutDoesNothing, Invariant::SignedOut),
         (Self::ReleaseIsNotBrought, Invariant::CleanAudit),
+        (Self::FenceIsOpen, Invariant::OneSweeper),
         (Self::SalesCountedTwice, Invariant::NoOrderTwice),
         (Self::SoldOutTooEarly, Invariant::TrueRefusal),
         (Self::EngineFails, Invariant::NothingBreaks),
@@ -152,6 +155,11 @@ impl Sabotage {
                 ledger,
                 "AFTER INSERT ON releases BEGIN UPDATE releases SET state = 'done'
                      WHERE order_id = NEW.order_id AND number = NEW.number; END",
+            ),
+            Self::FenceIsOpen => (
+                ledger,
+                "AFTER UPDATE OF fence ON fences
+                 BEGIN UPDATE fences SET fence = 0 WHERE name = NEW.name; END",
             ),
             Self::SalesCountedTwice => (
                 ledger,

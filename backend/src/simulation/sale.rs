@@ -19,6 +19,7 @@ use super::random::Random;
 use super::requests::{Heard, Request, Said, Work};
 use super::sabotage::Sabotage;
 use super::shelf::Shelf;
+use super::sweepers::Watch;
 use super::tally::Tally;
 use crate::error::BackendError;
 use crate::payment::Notice;
@@ -46,6 +47,7 @@ pub struct Sale {
     pub notices: Vec<Notice>,
     pub heard: Heard,
     pub is_writer_slow: bool,
+    pub watch: Watch,
     held_up: Vec<Job>,
     promises: Promises,
     digest: DefaultHasher,
@@ -91,6 +93,7 @@ impl Sale {
         }
         Self {
             is_writer_slow: random.chance(15),
+            watch: Watch::default(),
             random,
             house,
             books: Books::default(),
@@ -145,6 +148,7 @@ impl Sale {
 
     /// Every promise that can be seen from outside.
     pub fn check(&mut self) -> Check {
+        self.watch.check()?;
         self.books.check(&self.house.engine_rows)?;
         self.shelf
             .check(&self.house.ledger_rows, &mut self.books, &mut self.tally)?;
@@ -152,10 +156,7 @@ impl Sale {
             .books
             .in_stream
             .values()
-            .filter_map(|event| match &event.change {
-                engine::Change::Reserved(made) => Some(made.order),
-                _ => None,
-            })
+            .filter_map(|event| event.change.reservation().map(|made| made.order))
             .collect();
         self.promises
             .meet(std::mem::take(&mut self.books.new_orders))?;
@@ -294,6 +295,10 @@ impl Sale {
             }
             Err(BackendError::Engine(detail)) if is_on_purpose(&detail) => {
                 self.may_have_taken_effect(job);
+                Ok(())
+            }
+            Err(BackendError::Replaced(_)) => {
+                self.tally.count("fault", "a replaced sweeper went on");
                 Ok(())
             }
             Err(error) => demand(Invariant::NothingBreaks, false, || {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{Change, Event};
+use engine::Event;
 use lua_free_rules::order::{State, Step};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -105,12 +105,7 @@ fn leads_to(from: State, to: State) -> bool {
 
 /// An event that left the stream is a movement with the same content.
 fn is_written(rows: &Connection, event: &Event) -> Check {
-    let order = match &event.change {
-        Change::Reserved(made) => Some(made.order),
-        Change::ReservedAgain { reservation, .. } => Some(reservation.order),
-        Change::Released { release, .. } => Some(release.order),
-        Change::Published { .. } | Change::Added { .. } => None,
-    };
+    let order = event.change.order();
     let movement: Option<(i64, Option<String>)> = rows
         .prepare_cached(
             "SELECT delta, order_id FROM stock_movements \
@@ -129,7 +124,7 @@ fn is_written(rows: &Connection, event: &Event) -> Check {
         movement.as_ref() == Some(&expected),
         || format!("{event:?} left the stream, the ledger has {movement:?}"),
     )?;
-    let Change::Reserved(made) = &event.change else {
+    let Some(made) = event.change.reservation() else {
         return Ok(());
     };
     let is_there = rows
@@ -163,7 +158,7 @@ fn check_releases(rows: &Connection) -> Check {
     )
 }
 
-/// An order is paid by one payment, and no paid order is without one.
+/// An order is paid by one payment of its amount, and no paid order is without one.
 fn check_payments(rows: &Connection) -> Check {
     none(
         rows,
@@ -171,6 +166,13 @@ fn check_payments(rows: &Connection) -> Check {
         "SELECT o.id || ' is ' || o.state || ', accepted payments: ' || count(p.reference) \
          FROM orders AS o LEFT JOIN payments AS p ON p.order_id = o.id AND p.state = 'accepted' \
          GROUP BY o.id HAVING count(p.reference) <> (o.state = 'paid')",
+    )?;
+    none(
+        rows,
+        Invariant::OrderSteps,
+        "SELECT p.reference || ' is ' || p.state || ', it paid ' || p.amount || ' for ' || o.id \
+         FROM payments AS p JOIN orders AS o ON o.id = p.order_id \
+         WHERE p.state <> 'refund_due' AND p.amount <> o.amount * o.unit_price",
     )
 }
 

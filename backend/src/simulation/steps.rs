@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Control, Publish};
+use engine::{Control, OrderStream, Publish};
 use lua_free_rules::challenge::{Draft, Kind};
 use lua_free_rules::promo::Terms;
 use lua_free_rules::purchase::Purchase;
@@ -14,12 +14,17 @@ use super::invariants::{Check, Invariant, demand};
 use super::line::{Line, Plan};
 use super::requests::{Request, Said};
 use super::sale::Sale;
+use super::sweepers::{self, SWEEPERS};
 use crate::audit::audit;
+use crate::error::Result;
 use crate::payment::Notice;
+use crate::writer::OrderWriter;
 
 const PROMOS: [PromoId; 2] = [PromoId(7), PromoId(8)];
 /// What reads the picture.
 const ANSWER: &str = "aB3d5";
+/// Longer than a sweeper's lease.
+const LEASE_OVER_MS: i64 = 6_000;
 /// Rounds in which a sale must come to rest.
 const REST_ROUNDS_MAX: u32 = 8;
 
@@ -232,12 +237,16 @@ impl Sale {
         self.random.pick(&self.orders[from..])
     }
 
-    /// A provider tells of a payment: in time or late, once or twice, now and then of a wrong amount.
+    /// A provider tells of a payment: in time or late, once or twice, now and then of a wrong amount, or
+    /// of another one than before.
     fn provider_tells(&mut self) {
         if self.random.chance(20)
-            && let Some(notice) = self.random.pick(&self.notices)
+            && let Some(mut notice) = self.random.pick(&self.notices)
         {
             self.tally.count("fault", "payment told twice");
+            if self.random.chance(5) {
+                notice.amount = notice.amount.times(2);
+            }
             self.send(Request::Notice(notice));
             return;
         }
@@ -271,7 +280,8 @@ impl Sale {
         } else {
             Vec::new()
         };
-        self.write(plan, reads, batch_max, again).await
+        let reads_ahead = self.random.chance(40);
+        self.write(plan, reads, batch_max, again, reads_ahead).await
     }
 
     async fn write(
@@ -280,11 +290,17 @@ impl Sale {
         reads: u32,
         batch_max: usize,
         again: Vec<engine::StreamEntry>,
+        reads_ahead: bool,
     ) -> Check {
         let line = Line::new(self.house.engine.clone(), "writer", plan);
         let line = Arc::new(line.deliver(reads, again).breaking(self.sabotage));
         let writer = self.house.writer(&line, batch_max);
+        let stream = line.clone();
         let work = Box::pin(async move {
+            if reads_ahead {
+                write_reading_ahead(&writer, stream.as_ref(), batch_max).await?;
+                return Ok(Said::Done("written, reading ahead"));
+            }
             writer.drain().await?;
             Ok(Said::Done("written"))
         });
@@ -292,17 +308,28 @@ impl Sale {
     }
 
     async fn sweeper_runs(&mut self) -> Check {
+        let holder = SWEEPERS[self.random.index(2)];
+        if self.random.chance(15) {
+            return self.sweeper_stands_still(holder).await;
+        }
         let plan = self.plan();
-        self.sweep(plan).await
+        self.sweep(plan, holder).await
     }
 
-    async fn sweep(&mut self, plan: Plan) -> Check {
+    /// A sweeper stands still between lease and sweep until its lease is over; another one takes over,
+    /// and may stand still or die there too.
+    async fn sweeper_stands_still(&mut self, holder: &str) -> Check {
+        self.sweep(Plan::Pause(1), holder).await?;
+        self.house.clock.advance_ms(LEASE_OVER_MS);
+        let another = SWEEPERS[usize::from(holder == SWEEPERS[0])];
+        let plan = [Plan::Through, Plan::Pause(1), Plan::DieBefore(1)][self.random.index(3)];
+        self.sweep(plan, another).await?;
+        self.resume_one().await
+    }
+
+    async fn sweep(&mut self, plan: Plan, holder: &str) -> Check {
         let line = Arc::new(Line::new(self.house.engine.clone(), "sweeper", plan));
-        let sweeper = self.house.sweeper(&line);
-        let work = Box::pin(async move {
-            sweeper.sweep().await?;
-            Ok(Said::Done("swept"))
-        });
+        let work = sweepers::turn(&self.house, &line, holder, self.watch.clone());
         self.start("sweeper", None, line, work).await
     }
 
@@ -368,8 +395,11 @@ impl Sale {
     pub async fn come_to_rest(&mut self) -> Check {
         self.resume_all().await?;
         for round in 0.. {
-            self.write(Plan::Through, u32::MAX, 100, Vec::new()).await?;
-            self.sweep(Plan::Through).await?;
+            self.write(Plan::Through, u32::MAX, 100, Vec::new(), false)
+                .await?;
+            for holder in SWEEPERS {
+                self.sweep(Plan::Through, holder).await?;
+            }
             let left = self.left_over();
             if left.is_none() && self.books.in_stream.is_empty() {
                 break;
@@ -409,4 +439,20 @@ impl Sale {
             .unwrap()
             .map(|row| row.get(0).unwrap())
     }
+}
+
+/// Writes as a writer at work does: the next batch is read before this one is written.
+async fn write_reading_ahead(
+    writer: &OrderWriter,
+    stream: &dyn OrderStream,
+    batch_max: usize,
+) -> Result<()> {
+    stream.rewind().await?;
+    let mut batch = stream.read(batch_max, Duration::ZERO).await?;
+    while !batch.is_empty() {
+        let next = stream.read(batch_max, Duration::ZERO).await?;
+        writer.write_entries(batch).await;
+        batch = next;
+    }
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! Starts a whole shop on port 0 and stops it cleanly.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::embedded::{Embedded, Options};
 use engine::{Entry, Publish, SharedEngine, SystemClock};
-use floodgate_backend::{Ledger, Running, Secret, Settings, start};
+use floodgate_backend::payment::Webhook;
+use floodgate_backend::{Ledger, LedgerSettings, Running, Secret, Settings, start};
 use lua_free_rules::config::{self, CatalogItem, End, OtpDelivery, Promo, Start};
 use lua_free_rules::keys::{Key, KeyRing};
 use lua_free_rules::token::Session;
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 
 pub const OPERATOR: &str = "an operator's token";
 pub const WEBHOOK: &str = "a webhook's secret";
+/// The signed providers of the shop: the second one changes its secret over.
+pub const ACME: &str = "the secret of acme";
+pub const ROTATED: [&str; 2] = ["the secret of bank", "the secret of bank before"];
 pub const GRACE: Duration = Duration::from_secs(20);
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,20 +82,30 @@ pub fn proposal() -> Promo {
     }
 }
 
-pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Settings {
+pub fn settings(data_dir: &Path, keys: KeyRing, promos: Vec<Promo>) -> Settings {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut node = config::Node::default();
     node.accounts.otp_delivery = OtpDelivery::Echo;
     node.writer.sweep_every = Millis::new(20);
     Settings {
+        node_name: "test".to_owned(),
         publish_first: false,
+        exclusive: true,
         listen: vec![any, any],
         admin: any,
         node,
-        database,
+        ledger: LedgerSettings::sqlite(data_dir, "ledger.db"),
         keys,
         operator_token: Secret::new(OPERATOR),
         webhook_secret: Secret::new(WEBHOOK),
+        webhooks: vec![
+            Webhook::new("acme", vec![Secret::new(ACME)], Millis::seconds(300)),
+            Webhook::new(
+                "bank",
+                ROTATED.map(Secret::new).to_vec(),
+                Millis::seconds(60),
+            ),
+        ],
         secure_cookies: false,
         catalog: vec![CatalogItem {
             id: ItemId(3),
@@ -103,6 +117,23 @@ pub fn settings(database: PathBuf, keys: KeyRing, promos: Vec<Promo>) -> Setting
         }],
         promos,
     }
+}
+
+/// The ledger of a shop, opened beside it.
+pub async fn ledger_in(dir: &Path) -> Ledger {
+    let settings = LedgerSettings::sqlite(dir, "ledger.db");
+    Ledger::open(&settings).await.unwrap()
+}
+
+/// Asks until the answer is yes; each question is a real one.
+pub async fn until(what: &str, question: impl AsyncFn() -> bool) {
+    let asking = async {
+        while !question().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let asked = tokio::time::timeout(PATIENCE, asking).await;
+    asked.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
 impl Shop {
@@ -123,7 +154,7 @@ impl Shop {
         let home = Arc::new(engine.unwrap());
         let engine: SharedEngine = home.clone();
         let keys = KeyRing::new(vec![Key::new("k", &[7; 32]).unwrap()], "k").unwrap();
-        let settings = settings(dir.path().join("ledger.db"), keys.clone(), promos);
+        let settings = settings(dir.path(), keys.clone(), promos);
         let running = start(settings, engine.clone()).await.unwrap();
         Self {
             dir,
@@ -265,6 +296,13 @@ impl Shop {
         waited.unwrap_or_else(|_| panic!("order {order} never was {state}"))
     }
 
+    /// What Prometheus would scrape.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.running.admin);
+        let answer = self.client.get(url).send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
     /// The audit's answer, once nothing is on its way any more.
     pub async fn audit(&self) -> Value {
         self.get("/admin/audit?promoId=7", OPERATOR)
@@ -274,9 +312,7 @@ impl Shop {
     }
 
     pub async fn ledger(&self) -> Ledger {
-        Ledger::open(&self.dir.path().join("ledger.db"))
-            .await
-            .unwrap()
+        ledger_in(self.dir.path()).await
     }
 
     /// Changes the ledger behind everyone's back.

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{OPERATOR, Shop};
 
-const POSTS: [&str; 15] = [
+const POSTS: [&str; 16] = [
     "/user/getotp",
     "/user/register",
     "/user/login",
@@ -21,8 +21,9 @@ const POSTS: [&str; 15] = [
     "/admin/promo/resume",
     "/admin/promo/close",
     "/admin/promo/stock",
+    "/admin/deadletters/replay",
 ];
-const GETS: [&str; 8] = [
+const GETS: [&str; 10] = [
     "/user/get",
     "/item/list",
     "/item/get",
@@ -31,6 +32,8 @@ const GETS: [&str; 8] = [
     "/admin/promos",
     "/admin/audit",
     "/admin/log",
+    "/admin/refunds",
+    "/admin/deadletters",
 ];
 
 /// Paths whose body is read as fields.

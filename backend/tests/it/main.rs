@@ -8,3 +8,4 @@ mod outages;
 mod pairing;
 mod payments;
 mod purchase;
+mod signals;

@@ -12,14 +12,14 @@ use floodgate_backend::ledger::LatePayment;
 use floodgate_backend::metrics::Metrics;
 use floodgate_backend::payment::settle_late;
 use floodgate_backend::writer::OrderWriter;
-use floodgate_backend::{BackendError, Ledger, audit, start};
+use floodgate_backend::{BackendError, audit, start};
 use lua_free_rules::keys::{Key, KeyRing};
 use lua_free_rules::order::State;
 use lua_free_rules::token::Session;
 use lua_free_rules::units::{BuyerId, ItemId, Nonce, Timestamp};
 use serde_json::json;
 
-use crate::harness::{OPERATOR, Shop, proposal, settings};
+use crate::harness::{OPERATOR, Shop, ledger_in, proposal, settings};
 
 #[tokio::test]
 async fn units_that_were_published_again_are_not_found_by_a_late_payment() {
@@ -69,7 +69,7 @@ async fn two_who_settle_the_same_late_payment_do_not_lose_its_event() {
     let home = Embedded::open(&path, Arc::new(SystemClock), Options::default()).unwrap();
     let home = Arc::new(home);
     let engine: SharedEngine = home.clone();
-    let ledger = Ledger::open(&dir.path().join("ledger.db")).await.unwrap();
+    let ledger = ledger_in(dir.path()).await;
     let metrics = Metrics::new().unwrap();
     let writer = OrderWriter::new(home.clone(), ledger.clone(), metrics.clone(), 100);
     let mut sale = proposal();
@@ -170,9 +170,8 @@ async fn an_engine_that_was_lost_or_is_older_than_the_ledger_is_refused() {
         let engine = Embedded::open(&file, Arc::new(SystemClock), Options::default()).unwrap();
         let engine: SharedEngine = Arc::new(engine);
         let keys = KeyRing::new(vec![Key::new("k", &[7; 32]).unwrap()], "k").unwrap();
-        let database = dir.path().join("ledger.db");
         let started = start(
-            settings(database, keys.clone(), vec![proposal()]),
+            settings(dir.path(), keys.clone(), vec![proposal()]),
             engine.clone(),
         )
         .await;

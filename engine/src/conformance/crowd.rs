@@ -105,7 +105,9 @@ fn replay(events: &[Event]) -> HashSet<OrderId> {
             "{available} units"
         );
         match &event.change {
-            Change::Reserved(made) => {
+            Change::Reserved {
+                reservation: made, ..
+            } => {
                 assert!(orders.insert(made.order), "order {} came twice", made.order);
                 owners.insert(made.order, made.buyer);
                 let held = held.entry(made.buyer).or_default();
@@ -236,7 +238,7 @@ pub async fn accepted_orders_survive_a_crash<H: Home>() {
         .unwrap();
     let place = sale.enter(other).await.unwrap();
     let challenge = sale.challenge().await;
-    sale.engine.spend(challenge).await.unwrap();
+    sale.engine.spend(PROMO, challenge).await.unwrap();
     let before = sale.promo().await;
 
     let sale = sale.crash().await;
@@ -255,16 +257,13 @@ pub async fn accepted_orders_survive_a_crash<H: Home>() {
     assert!(again.repeated);
     assert_eq!(again.reservation, last.reservation);
     assert_eq!(sale.enter(other).await.unwrap(), place);
-    assert!(!sale.engine.spend(challenge).await.unwrap());
+    assert!(!sale.engine.spend(PROMO, challenge).await.unwrap());
     sale.check_events(1).await;
     let stored: HashSet<OrderId> = sale
         .events()
         .await
         .into_iter()
-        .filter_map(|event| match event.change {
-            Change::Reserved(made) => Some(made.order),
-            _ => None,
-        })
+        .filter_map(|event| event.change.reservation().map(|made| made.order))
         .collect();
     assert!(
         orders

@@ -36,7 +36,7 @@ pub async fn asking_again_returns_the_live_token<H: Home>() {
     }
     assert_eq!(places(&sale).await, (1, 0));
     assert!(
-        sale.engine.spend(challenge).await.unwrap(),
+        sale.engine.spend(PROMO, challenge).await.unwrap(),
         "it was unspent"
     );
 }
@@ -117,7 +117,7 @@ pub async fn a_full_door_leaves_the_challenge_unspent<H: Home>() {
     sale.enter_with(late, Some(challenge)).await.unwrap();
     assert_eq!(places(&sale).await, (3, 0));
     assert!(
-        !sale.engine.spend(challenge).await.unwrap(),
+        !sale.engine.spend(PROMO, challenge).await.unwrap(),
         "now it is spent"
     );
 }
@@ -184,7 +184,7 @@ pub async fn a_used_place_gets_a_new_token<H: Home>() {
     let second = sale.enter_with(session, Some(challenge)).await.unwrap();
     assert_ne!(second.jti, first.jti);
     assert_eq!(second.amount_max, 1);
-    assert!(!sale.engine.spend(challenge).await.unwrap());
+    assert!(!sale.engine.spend(PROMO, challenge).await.unwrap());
     assert_eq!(places(&sale).await, (1, 1));
     assert_eq!(sale.enter(session).await.unwrap(), second);
     sale.engine
@@ -300,8 +300,8 @@ pub async fn a_challenge_is_spent_once<H: Home>() {
     assert_eq!(places(&sale).await, (1, 0));
     // A wrong answer spends it too, once.
     let wrong = sale.challenge().await;
-    assert!(sale.engine.spend(wrong).await.unwrap());
-    assert!(!sale.engine.spend(wrong).await.unwrap());
+    assert!(sale.engine.spend(PROMO, wrong).await.unwrap());
+    assert!(!sale.engine.spend(PROMO, wrong).await.unwrap());
     let session = sale.sign_in(50).await;
     let answer = sale.enter_with(session, Some(wrong)).await;
     assert_eq!(refusal(answer), Refusal::ChallengeFailed);
@@ -328,7 +328,7 @@ pub async fn an_expired_token_is_replaced_on_its_place<H: Home>() {
     let challenge = sale.challenge().await;
     let new = sale.enter_with(session, Some(challenge)).await.unwrap();
     assert_ne!(new.jti, old.jti);
-    assert!(!sale.engine.spend(challenge).await.unwrap());
+    assert!(!sale.engine.spend(PROMO, challenge).await.unwrap());
     assert_eq!(places(&sale).await, (1, 0));
     let answer = sale.engine.reserve(request(session, old, 1)).await;
     assert_eq!(refusal(answer), Refusal::TokenInvalid);

@@ -8,6 +8,9 @@
 //! | `orders` | one order for each key and token, limits, refusals |
 //! | `returns` | releases, late payments, the sold-out epoch |
 //! | `stream` | delivery, redelivery, dead letters, the bound |
+//! | `signals` | what nodes tell each other at once |
+//! | `leases` | one holder at a time |
+//! | `cache` | copies that are never late |
 //! | `crowd` | all of it at once, by many, and across a crash |
 //!
 //! A case gets a fresh, empty engine and panics where the home breaks a promise. It moves the
@@ -15,12 +18,15 @@
 // These are tests, built with the crate so that a home elsewhere can run them.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+pub mod cache;
 pub mod crowd;
 pub mod door;
+pub mod leases;
 pub mod orders;
 pub mod promos;
 pub mod returns;
 pub mod sale;
+pub mod signals;
 pub mod stream;
 
 use async_trait::async_trait;
@@ -108,6 +114,22 @@ macro_rules! conformance_suite {
             a_read_waits_for_the_first_entry,
             a_rewind_during_a_read_is_not_lost,
             events_add_up,
+        );
+        $crate::conformance_suite!(@cases $home, signals:
+            sold_out_and_back_are_told_under_their_epochs,
+            publishing_and_steering_are_told,
+            every_listener_hears_what_is_told,
+        );
+        $crate::conformance_suite!(@cases $home, leases:
+            a_lease_has_one_holder,
+            a_lease_ends_by_the_engines_clock,
+            of_many_who_ask_one_gets_it,
+            fences_never_fall,
+        );
+        $crate::conformance_suite!(@cases $home, cache:
+            what_is_recalled_was_remembered,
+            what_was_forgotten_does_not_come_back,
+            a_copy_ends_after_its_time,
         );
         $crate::conformance_suite!(@cases $home, crowd:
             a_crowd_at_the_door_fills_it_exactly,

@@ -5,12 +5,15 @@ use lua_free_rules::units::{BuyerId, Generation, Millis, OrderId, ReservationNum
 
 use super::Home;
 use super::sale::{PROMO, Sale, keyed, nonce, past_use_ms, refusal, release, request};
-use crate::{Change, Control, Reserve, Reserved};
+use crate::{Change, Control, EntryId, Reserve, Reserved};
 
 /// A reservation takes units, moves the place to used, and leaves its event.
 pub async fn a_reservation_takes_units<H: Home>() {
     let sale = Sale::<H>::open(|_| ()).await;
-    let reserved = sale.buy(1, 2).await.unwrap();
+    let session = sale.sign_in(1).await;
+    let access = sale.enter(session).await.unwrap();
+    let asked = keyed(session, access, 2, "k");
+    let reserved = sale.engine.reserve(asked.clone()).await.unwrap();
     assert!(!reserved.repeated && !reserved.sold_out);
     let made = reserved.reservation;
     assert_eq!(made.order.to_string(), "7-1-1");
@@ -35,7 +38,13 @@ pub async fn a_reservation_takes_units<H: Home>() {
     };
     assert_eq!(sale.engine.reservation(missing).await.unwrap(), None);
     let events = sale.events().await;
-    assert_eq!(events[1].change, Change::Reserved(made));
+    let told = Change::Reserved {
+        reservation: made,
+        key: asked.key,
+        body: asked.body,
+        jti: access.jti,
+    };
+    assert_eq!(events[1].change, told);
     assert_eq!(events[1].at, made.made_at);
     sale.check_events(1).await;
 }
@@ -378,7 +387,7 @@ pub async fn a_full_stream_takes_no_new_order<H: Home>() {
         .read(3, std::time::Duration::ZERO)
         .await
         .unwrap();
-    let ids: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
+    let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
     sale.engine.acknowledge(&ids[..2]).await.unwrap();
     let answer = sale.engine.reserve(request(session, access, 1)).await;
     assert_eq!(refusal(answer), Refusal::Overloaded);

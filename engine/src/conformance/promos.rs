@@ -68,7 +68,12 @@ pub async fn a_sale_that_has_not_begun_is_replaced<H: Home>() {
     let events = sale.events().await;
     assert_eq!(events.len(), 2);
     assert_eq!(events[1].generation, Generation(2));
-    assert_eq!(events[1].change, Change::Published { stock: 3 });
+    let told = Change::Published {
+        stock: 3,
+        terms: Box::new(promo.terms),
+        digest: "b".to_owned(),
+    };
+    assert_eq!(events[1].change, told);
 }
 
 /// A running sale is never reset, paused or not.

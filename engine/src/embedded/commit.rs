@@ -6,20 +6,43 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot};
 
 use super::queue::Waiting;
 use super::step::{Level, Step, StepError, StepResult};
 use crate::clock::Clock;
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, Signal};
 
 /// What the readers are told after each commit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Committed {
     /// Entries in the stream.
     pub(super) entries: AtomicU64,
     /// Woken when entries were added.
     pub(super) added: Notify,
+    /// What the nodes are told.
+    pub(super) signals: broadcast::Sender<Signal>,
+}
+
+/// Signals that a slow listener may be behind.
+const SIGNALS_MAX: usize = 256;
+
+impl Default for Committed {
+    fn default() -> Self {
+        Self {
+            entries: AtomicU64::new(0),
+            added: Notify::new(),
+            signals: broadcast::channel(SIGNALS_MAX).0,
+        }
+    }
+}
+
+impl Committed {
+    /// Tells whoever listens.
+    pub(super) fn tell(&self, signal: Signal) {
+        // An error means that nobody does.
+        let _ = self.signals.send(signal);
+    }
 }
 
 /// A request that waits for the writer.
@@ -170,6 +193,7 @@ impl Store {
             entries,
             max: self.stream_max,
             is_added: false,
+            signals: Vec::new(),
         };
         let tx = self
             .db
@@ -190,6 +214,9 @@ impl Store {
             .store(level.entries, Ordering::Release);
         if level.is_added {
             self.committed.added.notify_waiters();
+        }
+        for signal in level.signals {
+            self.committed.tell(signal);
         }
         Ok(())
     }

@@ -11,15 +11,19 @@ use lua_free_rules::refusal::Refusal;
 use lua_free_rules::token::{Access, Session};
 use lua_free_rules::units::{Generation, OrderId, PromoId, Timestamp};
 use rusqlite::Connection;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::commit;
+use super::copies::Copies;
+use super::leases::{self, Lease};
 use super::queue::Missed;
 use super::step::{Step, StepResult};
 use super::{Cursor, Embedded, door, promos, sessions, stock, stream, tend};
 use crate::{
-    Backlog, Control, DeadLetter, Door, EngineError, Entry, OrderStream, Promos, Publish,
-    Published, Release, Reservation, Reserve, Reserved, Result, Sessions, Stock, StreamEntry,
+    Backlog, Cache, Control, DeadLetter, Door, EngineError, Entry, EntryId, Fence, Leases,
+    OrderStream, Past, Promos, Publish, Published, Recovery, Release, Reservation, Reserve,
+    Reserved, Result, Sessions, Signal, Signals, Stock, StreamEntry,
 };
 
 /// Most passes one call of the upkeep makes; the next call goes on.
@@ -57,6 +61,10 @@ impl Embedded {
 
     fn cursor(&self) -> MutexGuard<'_, Cursor> {
         self.cursor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,7 +113,7 @@ impl Door for Embedded {
         self.write(move |step| door::enter(step, &entry)).await
     }
 
-    async fn spend(&self, attempt: Attempt) -> Result<bool> {
+    async fn spend(&self, _: PromoId, attempt: Attempt) -> Result<bool> {
         self.write(move |step| door::spend(step, attempt)).await
     }
 }
@@ -155,7 +163,7 @@ impl OrderStream for Embedded {
             if let Some(last) = entries.last() {
                 let mut cursor = self.cursor();
                 if *cursor == from {
-                    cursor.after = last.id;
+                    cursor.after = last.id.number;
                     return Ok(entries);
                 }
                 // Another read was faster, or the cursor was set back: look again.
@@ -182,13 +190,13 @@ impl OrderStream for Embedded {
         Ok(())
     }
 
-    async fn acknowledge(&self, ids: &[i64]) -> Result<()> {
+    async fn acknowledge(&self, ids: &[EntryId]) -> Result<()> {
         let ids = ids.to_vec();
         self.write(move |step| stream::acknowledge(step, &ids))
             .await
     }
 
-    async fn set_aside(&self, id: i64, reason: &str) -> Result<()> {
+    async fn set_aside(&self, id: EntryId, reason: &str) -> Result<()> {
         let reason = reason.to_owned();
         self.write(move |step| stream::set_aside(step, id, &reason))
             .await
@@ -201,6 +209,10 @@ impl OrderStream for Embedded {
 
     async fn dead_letters(&self, max: usize) -> Result<Vec<DeadLetter>> {
         self.query(move |db| stream::dead_letters(db, max)).await
+    }
+
+    async fn replay(&self, id: EntryId) -> Result<bool> {
+        self.write(move |step| stream::replay(step, id)).await
     }
 }
 
@@ -220,5 +232,78 @@ impl Sessions for Embedded {
     async fn sign_out(&self, session: Session) -> Result<()> {
         self.write(move |step| sessions::sign_out(step, session))
             .await
+    }
+}
+
+#[async_trait]
+impl Signals for Embedded {
+    fn listen(&self) -> broadcast::Receiver<Signal> {
+        self.committed.signals.subscribe()
+    }
+
+    async fn tell(&self, signal: Signal) -> Result<()> {
+        self.committed.tell(signal);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Leases for Embedded {
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>> {
+        // Held while the fence is written: of two who ask at once, one waits.
+        let mut leases = self.leases.lock().await;
+        let now = self.clock.now();
+        let fence = match leases.get(name) {
+            Some(lease) if lease.holder == holder => lease.fence,
+            Some(lease) if lease.is_live(now) => return Ok(None),
+            _ => {
+                let name = name.to_owned();
+                self.write(move |step| leases::next_fence(step, &name))
+                    .await?
+            }
+        };
+        leases.insert(name.to_owned(), Lease::new(holder, fence, now, ttl));
+        Ok(Some(fence))
+    }
+
+    async fn give_back(&self, name: &str, holder: &str) -> Result<()> {
+        let mut leases = self.leases.lock().await;
+        if leases.get(name).is_some_and(|lease| lease.holder == holder) {
+            leases.remove(name);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Cache for Embedded {
+    async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.copies().recall(key, self.clock.now()))
+    }
+
+    async fn remember(&self, key: &str, value: &[u8], ttl: Duration) -> Result<()> {
+        self.copies().remember(key, value, self.clock.now(), ttl);
+        Ok(())
+    }
+
+    async fn forget(&self, key: &str) -> Result<()> {
+        self.copies().forget(key, self.clock.now());
+        Ok(())
+    }
+}
+
+/// The file holds what was answered: there is nothing to rebuild.
+#[async_trait]
+impl Recovery for Embedded {
+    async fn is_lost(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn begin_rebuild(&self, _: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn rebuild(&self, _: &str, _: Vec<Past>) -> Result<()> {
+        Err(Refusal::NotAllowed.into())
     }
 }

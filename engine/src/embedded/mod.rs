@@ -9,12 +9,15 @@
 //! | `simulated` | tests only: the engine in memory, without threads |
 //! | `schema` | the file, its lock, its tables |
 //! | `promos`, `holdings`, `reservations` | the rows |
-//! | `door`, `stock`, `stream`, `sessions`, `tend` | the steps: plain functions of a transaction and `now` |
+//! | `door`, `stock`, `stream`, `sessions`, `tend`, `leases` | the steps: plain functions of a transaction and `now` |
+//! | `copies` | the cache, in memory |
 
 mod commit;
+mod copies;
 mod door;
 mod holdings;
 mod home;
+mod leases;
 mod promos;
 mod queue;
 mod reservations;
@@ -30,6 +33,7 @@ mod tend;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -39,6 +43,8 @@ use rusqlite::Connection;
 
 use crate::clock::Clock;
 use commit::{Committed, Store, Work};
+use copies::Copies;
+use leases::Lease;
 use queue::{Queue, Waiting};
 
 /// How an embedded engine bounds its work.
@@ -108,6 +114,8 @@ pub struct Embedded {
     clock: Arc<dyn Clock>,
     committed: Arc<Committed>,
     cursor: Mutex<Cursor>,
+    leases: tokio::sync::Mutex<HashMap<String, Lease>>,
+    copies: Mutex<Copies>,
 }
 
 /// Where this process is in the stream.
@@ -162,7 +170,9 @@ impl Embedded {
             writes,
             clock,
             committed,
-            cursor: Mutex::new(Cursor::default()),
+            cursor: Mutex::default(),
+            leases: tokio::sync::Mutex::default(),
+            copies: Mutex::default(),
         })
     }
 

@@ -10,15 +10,10 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::step::{Step, StepError, StepResult};
 use super::stream;
-use crate::{Change, Control, Event, Publish, Published};
+use crate::{Change, Control, Event, Publish, Published, Signal};
 
 /// Buyers are told of stock that came back at most once in this time.
 const REOPEN_EVERY_MS: i64 = 1_000;
-/// Idempotency keys are kept so long after the last moment at which an order can be paid in time.
-const KEEP_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Tokens and their lifetimes are counted in whole seconds.
-const TOKEN_TTL_MS_MIN: i64 = 1_000;
-
 /// One generation of a promo.
 pub(super) struct Row {
     /// What nodes are told of it.
@@ -112,8 +107,13 @@ pub(super) fn publish(step: &mut Step<'_>, request: &Publish) -> StepResult<(Pub
             .execute([request.promo.0])?;
     }
     insert(step.db, &row, &request.digest)?;
-    let stock = request.terms.stock;
-    change(step, &mut row, Change::Published { stock })?;
+    step.level.signals.push(Signal::Promo(request.promo));
+    let published = Change::Published {
+        stock: request.terms.stock,
+        terms: Box::new(request.terms.clone()),
+        digest: request.digest.clone(),
+    };
+    change(step, &mut row, published)?;
     Ok((Published::New, row.snapshot))
 }
 
@@ -138,12 +138,14 @@ pub(super) fn control(
                 .into());
             };
             row.snapshot.terms.stock = stock;
+            step.level.signals.push(Signal::Promo(promo));
             change(step, &mut row, Change::Added { stock: units })?;
             return Ok(row.snapshot);
         }
     };
     if status != row.snapshot.status {
         row.snapshot.status = status;
+        step.level.signals.push(Signal::Promo(promo));
         save(step.db, &row)?;
     }
     Ok(row.snapshot)
@@ -153,6 +155,16 @@ impl Row {
     /// The number of the next change of its available stock.
     pub(super) const fn next_sequence(&self) -> Sequence {
         Sequence(self.snapshot.sequence.0 + 1)
+    }
+
+    /// What the nodes are told when it sold out or came back.
+    pub(super) const fn sold(&self) -> Signal {
+        Signal::Sold {
+            promo: self.snapshot.promo,
+            generation: self.snapshot.generation,
+            epoch: self.snapshot.sold_epoch,
+            sold_out: self.snapshot.sold_out,
+        }
     }
 
     /// Takes the next reservation number.
@@ -202,7 +214,9 @@ pub(super) fn change(step: &mut Step<'_>, row: &mut Row, change: Change) -> Step
         at: step.now,
         change,
     };
-    row.follow(step.now);
+    if row.follow(step.now) {
+        step.level.signals.push(row.sold());
+    }
     save(step.db, row)?;
     stream::append(step, &event)
 }
@@ -238,24 +252,14 @@ pub(super) fn save(db: &Connection, row: &Row) -> StepResult<()> {
 }
 
 fn check(terms: &Terms, now: Timestamp) -> Result<(), Refusal> {
-    let fault = if terms.stock == 0 {
-        "`stock` must be at least 1"
-    } else if terms.door == 0 {
-        "`door` must be at least 1"
-    } else if terms.per_buyer == 0 {
-        "`per_buyer` must be at least 1"
-    } else if terms.price.minor() == 0 {
-        "`price` must be more than zero"
-    } else if terms.token_ttl.ms() < TOKEN_TTL_MS_MIN {
-        "`token_ttl` must be at least 1s"
-    } else if terms.ends_at <= terms.starts_at {
-        "the sale must end after it begins"
-    } else if terms.ends_at <= now {
-        "the sale would be over already"
-    } else {
-        return Ok(());
-    };
-    Err(Refusal::BadParameter(fault.to_owned()))
+    let is_past = terms.ends_at <= now;
+    match terms
+        .fault()
+        .or(is_past.then_some("the sale would be over already"))
+    {
+        Some(fault) => Err(Refusal::BadParameter(fault.to_owned())),
+        None => Ok(()),
+    }
 }
 
 fn digest(db: &Connection, row: &Row) -> StepResult<String> {
@@ -269,10 +273,7 @@ fn insert(db: &Connection, row: &Row, digest: &str) -> StepResult<()> {
     let promo = &row.snapshot;
     let terms = &promo.terms;
     let challenges: Vec<&str> = terms.challenges.iter().map(|kind| kind.name()).collect();
-    let forget_at = terms
-        .ends_at
-        .plus_ms(terms.pay_within.ms())
-        .plus_ms(KEEP_MS);
+    let forget_at = terms.forget_at();
     db.prepare_cached(
         "INSERT INTO promos (promo, generation, is_current, digest, item, starts_at, ends_at,
              price, stock, door, per_buyer, pay_within, token_ttl, challenges, status, available,

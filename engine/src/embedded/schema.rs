@@ -22,7 +22,7 @@ const STATEMENTS_MAX: usize = 96;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One entry for each version; `user_version` says how many were applied.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 -- A publishing of a promo: its terms and its counts. Earlier generations stay.
@@ -127,6 +127,14 @@ CREATE TABLE challenges (
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX challenges_expiring ON challenges (expires_at);
+";
+
+const VERSION_2: &str = "
+-- The number that the last holder of a lease got.
+CREATE TABLE fences (
+    name  TEXT    NOT NULL PRIMARY KEY,
+    fence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Takes the lock that says "this process has the engine". It lasts as long as the file is open,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::commit::{Committed, Store, Work};
 use super::queue::Queue;
-use super::{Cursor, Embedded, OpenError, Options, Read, schema};
+use super::{Embedded, OpenError, Options, Read, schema};
 use crate::clock::Clock;
 
 impl Embedded {
@@ -48,7 +48,9 @@ impl Embedded {
             writes: Queue::in_place(move |work: Box<dyn Work>| store.commit(vec![work])),
             clock,
             committed,
-            cursor: Mutex::new(Cursor::default()),
+            cursor: Mutex::default(),
+            leases: tokio::sync::Mutex::default(),
+            copies: Mutex::default(),
         })
     }
 

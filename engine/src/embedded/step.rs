@@ -5,7 +5,7 @@ use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::Timestamp;
 use rusqlite::Connection;
 
-use crate::EngineError;
+use crate::{EngineError, Signal};
 
 /// Why a step was not taken.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(super) struct Step<'s> {
 }
 
 /// How full the stream is. Counting it would cost a walk through the table, so it is kept here.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Level {
     /// Entries that were not acknowledged.
     pub(super) entries: u64,
@@ -66,4 +66,6 @@ pub(super) struct Level {
     pub(super) max: u64,
     /// Whether any entry was added since this was last set to false.
     pub(super) is_added: bool,
+    /// What is told to the nodes once the transaction is committed.
+    pub(super) signals: Vec<Signal>,
 }

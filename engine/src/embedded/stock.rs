@@ -3,7 +3,6 @@
 
 use lua_free_rules::admission::in_window;
 use lua_free_rules::promo::Status;
-use lua_free_rules::purchase::KEY_BYTES_MAX;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::OrderId;
 
@@ -12,15 +11,12 @@ use super::promos::{self, Row};
 use super::reservations::{self, Kept, Origin};
 use super::sessions;
 use super::step::{Step, StepError, StepResult};
+use crate::bounds;
 use crate::{Change, Release, Reservation, Reserve, Reserved};
-
-/// Longest body digest and payment id kept, in bytes.
-const TEXT_BYTES_MAX: usize = 256;
 
 /// Reserves units and stores the order event.
 pub(super) fn reserve(step: &mut Step<'_>, request: &Reserve) -> StepResult<Reserved> {
-    check_size("the idempotency key", &request.key, KEY_BYTES_MAX)?;
-    check_size("the digest of the request", &request.body, TEXT_BYTES_MAX)?;
+    bounds::check_request(request)?;
     sessions::check(step, request.session)?;
     let access = &request.access;
     if request.session.buyer != access.buyer {
@@ -61,7 +57,13 @@ pub(super) fn reserve(step: &mut Step<'_>, request: &Reserve) -> StepResult<Rese
         sequence: row.next_sequence(),
     };
     reservations::insert(step.db, &reservation, &Origin::Request(request))?;
-    promos::change(step, &mut row, Change::Reserved(reservation))?;
+    let made = Change::Reserved {
+        reservation,
+        key: request.key.clone(),
+        body: request.body.clone(),
+        jti: access.jti,
+    };
+    promos::change(step, &mut row, made)?;
     Ok(Reserved {
         reservation,
         repeated: false,
@@ -133,7 +135,7 @@ pub(super) fn reserve_again(
     order: OrderId,
     payment: &str,
 ) -> StepResult<Reservation> {
-    check_size("the payment's id", payment, TEXT_BYTES_MAX)?;
+    bounds::check_payment(payment)?;
     let first = reservations::find(step.db, order, order.number)?.ok_or(Refusal::NotFound)?;
     if let Some(kept) = reservations::by_payment(step.db, order, payment)? {
         return Ok(kept.reservation);
@@ -232,13 +234,4 @@ fn hold(holding: &mut Holding, amount: u32) -> StepResult<()> {
         .checked_add(amount)
         .ok_or_else(|| StepError::Broken("a buyer holds too much".to_owned()))?;
     Ok(())
-}
-
-fn check_size(what: &str, text: &str, bytes_max: usize) -> Result<(), Refusal> {
-    if text.len() <= bytes_max {
-        return Ok(());
-    }
-    Err(Refusal::BadParameter(format!(
-        "{what} is longer than {bytes_max} bytes"
-    )))
 }

@@ -34,9 +34,10 @@ pub(super) fn pass(step: &mut Step<'_>) -> StepResult<bool> {
 }
 
 /// Tells buyers of stock that came back and could not be told at once.
-fn reopen(step: &Step<'_>) -> StepResult<()> {
+fn reopen(step: &mut Step<'_>) -> StepResult<()> {
     for mut row in promos::all(step.db)? {
         if row.follow(step.now) {
+            step.level.signals.push(row.sold());
             promos::save(step.db, &row)?;
         }
     }

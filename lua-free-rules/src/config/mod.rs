@@ -3,25 +3,33 @@
 //!
 //! `source` holds a file and what was noted about it, `reader` walks its tables, `value` reads what
 //! stands behind `=`. Each section has a file with its fields, defaults and bounds side by side.
-//! `agree` holds what one file must know of another.
+//! `agree` holds what one file must know of another, `role` what a process of its own needs beyond.
 
 mod accounts;
 mod agree;
 mod catalog;
+mod database;
 mod edge;
+mod engine;
 mod node;
 mod orders;
+mod payment;
 mod promo;
 mod reader;
+mod role;
 mod sale;
 mod secrets;
 mod source;
 mod value;
 
 pub use accounts::{Accounts, OtpDelivery};
+pub use database::{Database, DatabaseKind, DatabasePassword, DatabaseServer, TlsMode};
 pub use edge::{Edge, ItemCache, Puzzles, Rates, RequestLimits, Tls};
-pub use node::{Database, EngineKind, Node};
-pub use orders::{OrderServers, Payment, Writer};
+pub use engine::{Engine, EngineKind, RedisAddress};
+pub use node::Node;
+pub use orders::{OrderServers, Writer};
+pub use payment::{Payment, PaymentProvider, SecretSource};
+pub use role::Role;
 pub use sale::{CatalogItem, End, Promo, Start};
 pub use secrets::{KeyFile, Keys, Operator};
 pub use value::{Address, Size};
@@ -81,9 +89,18 @@ pub struct ConfigError {
 /// Every error in every file, sorted by file, line and column; of one file at most a hundred, and a
 /// file that is not TOML has one.
 pub fn parse(files: &Files) -> Result<Config, Vec<ConfigError>> {
+    parse_for(files, None)
+}
+
+/// Reads a configuration for a process of that role: what the role needs and does not find is an error
+/// too.
+///
+/// # Errors
+/// Those of [`parse`], and what the role lacks, at once.
+pub fn parse_for(files: &Files, role: Option<Role>) -> Result<Config, Vec<ConfigError>> {
     let node_source = Source::new(&files.node);
     let catalog_source = Source::new(&files.catalog);
-    let node = reader::read(&node_source, Node::read);
+    let node = reader::read(&node_source, |table| Node::read(table, role));
     let catalog = reader::read(&catalog_source, catalog::read);
     let promos: Vec<_> = files
         .promos

@@ -1,26 +1,32 @@
 //! `floodgate.toml`: the nodes of a deployment. Every key has a default but those that cannot have
 //! one; paths are relative to the folder of the file, `data_dir` included.
 
-use toml::de::DeValue;
-
 use super::reader::{Found, Table};
 use super::source::shown;
-use super::value::{Leaf, text_leaf};
-use super::{Accounts, Address, Edge, Keys, Operator, OrderServers, Payment, Writer};
+use super::{
+    Accounts, Address, Database, DatabasePassword, Edge, Engine, Keys, Operator, OrderServers,
+    Payment, Role, Writer,
+};
 use crate::units::Millis;
 
 /// Longest path or name, in characters.
 const TEXT_CHARS_MAX: usize = 1_000;
+/// Longest name of a process, in characters.
+const NAME_CHARS_MAX: usize = 64;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
+    /// The name of this process among all; its host and its role make one if none is written.
+    pub name: Option<String>,
     /// Where state lies: `engine.db`, `ledger.db`, generated keys.
     pub data_dir: String,
     /// Where the state lives that nodes share.
-    pub engine: EngineKind,
+    pub engine: Engine,
     /// Where orders are written.
     pub database: Database,
+    /// The password of the database's user.
+    pub database_password: DatabasePassword,
     /// The longest that stopping may take: work in flight is finished, then what is left is dropped.
     pub grace: Millis,
     /// The front door.
@@ -42,9 +48,11 @@ pub struct Node {
 impl Default for Node {
     fn default() -> Self {
         Self {
+            name: None,
             data_dir: "../data".to_owned(),
-            engine: EngineKind::Embedded,
-            database: Database("ledger.db".to_owned()),
+            engine: Engine::default(),
+            database: Database::Sqlite("ledger.db".to_owned()),
+            database_password: DatabasePassword::default(),
             grace: Millis::seconds(20),
             edge: Edge::default(),
             orders: OrderServers::default(),
@@ -58,13 +66,19 @@ impl Default for Node {
 }
 
 impl Node {
-    pub(super) fn read(table: &mut Table<'_>) -> Self {
+    pub(super) fn read(table: &mut Table<'_>, role: Option<Role>) -> Self {
         let default = Self::default();
         let mut listeners = Vec::new();
+        let (engine, engine_is_known) = Engine::read(table);
+        let database = table.get::<Database>("database");
+        let database_is_known = database.is_some() || table.key_at("database").is_none();
+        let database = database.map_or(default.database, |found| found.value);
         let node = Self {
+            name: name(table),
             data_dir: path(table, "data_dir").unwrap_or(default.data_dir),
-            engine: table.or("engine", default.engine),
-            database: table.or("database", default.database),
+            engine,
+            database_password: DatabasePassword::read(table, &database),
+            database,
             grace: table.quantity(
                 "grace",
                 default.grace,
@@ -72,7 +86,7 @@ impl Node {
             ),
             edge: table.section("edge", |table| Edge::read(table, &mut listeners)),
             orders: table.section("orders", |table| OrderServers::read(table, &mut listeners)),
-            writer: table.section("writer", Writer::read),
+            writer: table.section("writer", |table| Writer::read(table, &mut listeners)),
             accounts: table.section("accounts", Accounts::read),
             payment: table.section("payment", Payment::read),
             keys: table.section("keys", Keys::read),
@@ -80,7 +94,21 @@ impl Node {
         };
         check_listeners(table, &listeners);
         node.warn_of_exposure(table);
+        if let Some(role) = role {
+            role.check(table, &node, engine_is_known, database_is_known);
+        }
         node
+    }
+
+    /// The name of this process: as written, or made of its host's name and what it does.
+    pub fn name_on(&self, host: &str, what: &str) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let plain = |letter: char| if is_name_letter(letter) { letter } else { '-' };
+        let room = NAME_CHARS_MAX.saturating_sub(what.len() + 1);
+        let host: String = host.chars().map(plain).take(room).collect();
+        format!("{host}-{what}")
     }
 
     /// Warns of what is open to others and hardly meant to be.
@@ -99,6 +127,7 @@ impl Node {
         for (keys, address) in [
             (["edge", "admin"], &self.edge.admin),
             (["orders", "admin"], &self.orders.admin),
+            (["writer", "admin"], &self.writer.admin),
         ] {
             if open(address) {
                 let words = format!(
@@ -192,6 +221,26 @@ fn check_listeners(table: &Table<'_>, listeners: &[Listener]) {
     }
 }
 
+/// The name of this process, if it is written and good.
+fn name(table: &mut Table<'_>) -> Option<String> {
+    let Found { value, at } = table.get::<String>("node")?;
+    if !value.is_empty() && value.len() <= NAME_CHARS_MAX && value.chars().all(is_name_letter) {
+        return Some(value);
+    }
+    table.error(
+        at,
+        format!(
+            "`{}` cannot name a process: use 1 to {NAME_CHARS_MAX} letters, digits, `.`, `-` or `_`",
+            shown(&value)
+        ),
+    );
+    None
+}
+
+const fn is_name_letter(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_')
+}
+
 /// The path `key`, if it is written and good.
 pub(super) fn path(table: &mut Table<'_>, key: &'static str) -> Option<String> {
     filled(table, key, "the path of a file or folder")
@@ -214,64 +263,6 @@ pub(super) fn filled(table: &mut Table<'_>, key: &'static str, what: &str) -> Op
     None
 }
 
-/// The homes of the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EngineKind {
-    /// SQLite in this process: one machine.
-    Embedded,
-}
-
-impl Leaf for EngineKind {
-    const EXPECTED: &'static str = "the name of an engine in quotes: \"embedded\"";
-
-    fn from_toml(value: &DeValue<'_>) -> Option<Result<Self, String>> {
-        Some(match value.as_str()? {
-            "embedded" => Ok(Self::Embedded),
-            other => Err(format!(
-                "`{}` is not an engine of this version: \"embedded\" is the only one",
-                shown(other)
-            )),
-        })
-    }
-}
-
-/// The ledger's database as a URL: `sqlite:ledger.db`, its path relative to `data_dir`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Database(String);
-
-impl Database {
-    /// The path of the SQLite file, relative to `data_dir` unless absolute.
-    pub fn sqlite_path(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Database {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let fit = |path: &str| {
-            !path.is_empty() && !path.starts_with("//") && !path.contains([':', '?', '\0'])
-        };
-        match text.split_once(':') {
-            Some(("sqlite", path)) if fit(path) => Ok(Self(path.to_owned())),
-            Some(("sqlite", _)) => Err(
-                "this is not the path of a database: write one like \"sqlite:ledger.db\""
-                    .to_owned(),
-            ),
-            // The rest may hold a password: only the scheme is repeated.
-            Some((scheme, _)) => Err(format!(
-                "`{}` is not a database of this version: SQLite is the only one, written \
-                 \"sqlite:ledger.db\"",
-                shown(scheme)
-            )),
-            None => Err("a database has a scheme: write one like \"sqlite:ledger.db\"".to_owned()),
-        }
-    }
-}
-
-text_leaf!(Database, "a database in quotes, like \"sqlite:ledger.db\"");
-
 /// Says that `written` is none of `words`.
 pub(super) fn none_of(written: &str, what: &str, words: &[&str]) -> String {
     let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
@@ -280,4 +271,21 @@ pub(super) fn none_of(written: &str, what: &str, words: &[&str]) -> String {
         shown(written),
         words.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_named_by_its_host_and_what_it_does() {
+        let mut node = Node::default();
+        assert_eq!(node.name_on("shop-1", "writer"), "shop-1-writer");
+        assert_eq!(node.name_on("shöp 1", "proxy"), "sh-p-1-proxy");
+        let long = node.name_on(&"h".repeat(300), "backend");
+        assert_eq!(long.len(), NAME_CHARS_MAX);
+        assert!(long.ends_with("h-backend"));
+        node.name = Some("north".to_owned());
+        assert_eq!(node.name_on("shop-1", "writer"), "north");
+    }
 }

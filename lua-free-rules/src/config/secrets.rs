@@ -7,7 +7,6 @@ use crate::keys::{Key, SECRET_BYTES_MIN};
 
 /// Most keys that are accepted at once.
 const KEYS_MAX: usize = 32;
-const VARIABLE: &str = "the name of an environment variable";
 
 /// Signing keys. Without any, `run` generates one in `data_dir`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -100,7 +99,7 @@ impl KeyFile {
     /// The id, if it is good, and the key, if it has one.
     fn read(table: &mut Table<'_>) -> (Option<Found<String>>, Option<Self>) {
         let file = path(table, "file");
-        let env = filled(table, "env", VARIABLE);
+        let env = variable(table, "env");
         match (table.key_at("file"), table.key_at("env")) {
             (None, None) => table.absent(
                 &["file", "env"],
@@ -149,7 +148,12 @@ impl Operator {
         }
         Self {
             token_file: path(table, "token_file"),
-            token_env: filled(table, "token_env", VARIABLE),
+            token_env: variable(table, "token_env"),
         }
     }
+}
+
+/// The name of an environment variable under `key`, if it is written and good.
+pub(super) fn variable(table: &mut Table<'_>, key: &'static str) -> Option<String> {
+    filled(table, key, "the name of an environment variable")
 }

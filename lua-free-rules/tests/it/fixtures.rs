@@ -1,12 +1,12 @@
 //! `tests/config/good`: folders that parse, with `warnings.txt` if there are any. `tests/config/bad`:
 //! folders that do not, with the exact messages in `expected.txt`. `UPDATE_EXPECTED=1` writes both
-//! anew; read the change before you keep it.
+//! anew; read the change before you keep it. Where `role.txt` names a role, the folder is read for it.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use lua_free_rules::config::{ConfigError, parse};
+use lua_free_rules::config::{Config, ConfigError, Role, parse_for};
 
 use crate::folder::{in_repository, names, read};
 
@@ -16,7 +16,7 @@ fn a_good_folder_parses() {
     let mut report = String::new();
     for case in names(&good) {
         let folder = good.join(&case);
-        match parse(&read(&folder)) {
+        match parsed(&folder) {
             Ok(config) => {
                 let file = folder.join("warnings.txt");
                 compare(&case, &file, &lines(&config.warnings), &mut report);
@@ -35,7 +35,7 @@ fn a_bad_folder_tells_every_error_and_its_remedy() {
     let mut report = String::new();
     for case in cases {
         let folder = bad.join(&case);
-        match parse(&read(&folder)) {
+        match parsed(&folder) {
             Ok(_) => writeln!(report, "{case} has no errors").unwrap(),
             Err(errors) => {
                 let file = folder.join("expected.txt");
@@ -47,6 +47,16 @@ fn a_bad_folder_tells_every_error_and_its_remedy() {
         report.is_empty(),
         "\n{report}\nUPDATE_EXPECTED=1 writes the messages anew."
     );
+}
+
+fn parsed(folder: &Path) -> Result<Config, Vec<ConfigError>> {
+    let role = fs::read_to_string(folder.join("role.txt"))
+        .ok()
+        .map(|name| {
+            let named = |role: &Role| role.name() == name.trim();
+            Role::ALL.into_iter().find(named).unwrap()
+        });
+    parse_for(&read(folder), role)
 }
 
 fn lines(errors: &[ConfigError]) -> String {

@@ -5,5 +5,6 @@
 
 mod any_text;
 mod defaults;
+mod deploy;
 mod fixtures;
 mod folder;

@@ -1,45 +1,84 @@
-//! The picture: for each comparison two bars, grouped and one transaction each.
+//! The picture: for each comparison a bar a way, with the median rate and how many times as much ours does.
 
-use super::{Comparison, median};
+use super::report::{Comparison, Report, Way, median};
 use crate::svg::{Anchor, Svg};
 
-const WIDTH: f64 = 720.0;
-const BAR: f64 = 26.0;
-const LEFT: f64 = 190.0;
-const SPACE: f64 = 420.0;
-const GROUPED: &str = "#0d6e68";
-const SINGLE: &str = "#c9a227";
+const WIDTH: f64 = 860.0;
+const BAR: f64 = 22.0;
+const ROW: f64 = 28.0;
+const LEFT: f64 = 250.0;
+const SPACE: f64 = 330.0;
+const OURS: &str = "#0d6e68";
+const OTHER: &str = "#c9a227";
 
 /// The chart as SVG.
-pub fn draw(comparisons: &[Comparison]) -> String {
-    let height = 50.0 + 110.0 * comparisons.len() as f64;
+pub fn draw(report: &Report) -> String {
+    let rows: usize = report.comparisons.iter().map(|each| each.ways.len()).sum();
+    let height = 70.0 + ROW * rows as f64 + 46.0 * report.comparisons.len() as f64;
     let mut svg = Svg::new(WIDTH, height);
     svg.title(
         (20.0, 28.0),
-        "Grouped commits against one transaction each, operations a second",
+        "Orders a second; in brackets, how many times as many Floodgate's way does",
     );
-    for (index, each) in comparisons.iter().enumerate() {
-        let top = 56.0 + 110.0 * index as f64;
-        svg.text((20.0, top + 4.0), Anchor::Start, "#222", &each.what);
-        let most = median(&each.grouped).max(median(&each.single)).max(1.0);
-        for (row, (name, rates, colour)) in [
-            ("grouped", &each.grouped, GROUPED),
-            ("one transaction each", &each.single, SINGLE),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let (rate, y) = (median(rates), top + 14.0 + (BAR + 6.0) * row as f64);
-            let long = (rate / most * SPACE).max(1.0);
-            svg.text((LEFT - 10.0, y + 18.0), Anchor::End, "#444", name);
-            svg.block((LEFT, y), (long, BAR), colour);
-            svg.text(
-                (LEFT + long + 8.0, y + 18.0),
-                Anchor::Start,
-                "#222",
-                &format!("{rate:.0}"),
-            );
-        }
+    let rounds = report.fsync_ms.len();
+    let caption = format!("medians of {rounds} rounds; {}", report.disk());
+    svg.text((20.0, 50.0), Anchor::Start, "#666", &caption);
+    let mut top = 80.0;
+    for each in &report.comparisons {
+        top = compare(&mut svg, top, each);
     }
     svg.finish()
+}
+
+/// Draws one comparison; returns where the next one begins.
+fn compare(svg: &mut Svg, top: f64, each: &Comparison) -> f64 {
+    svg.text((20.0, top), Anchor::Start, "#222", &each.what);
+    let rates = each.ways.iter().map(|way| median(&way.rates));
+    let most = rates.fold(1.0, f64::max);
+    for (row, way) in each.ways.iter().enumerate() {
+        let (rate, y) = (median(&way.rates), top + 10.0 + ROW * row as f64);
+        let long = (rate / most * SPACE).max(1.0);
+        let colour = if row == 0 { OURS } else { OTHER };
+        svg.text((LEFT - 10.0, y + 16.0), Anchor::End, "#444", &way.name);
+        svg.block((LEFT, y), (long, BAR), colour);
+        let words = words(way, rate);
+        svg.text((LEFT + long + 8.0, y + 16.0), Anchor::Start, "#222", &words);
+    }
+    top + ROW * each.ways.len() as f64 + 46.0
+}
+
+fn words(way: &Way, rate: f64) -> String {
+    let mut words = format!("{}/s", grouped(rate));
+    if !way.redis_cpu_us.is_empty() {
+        words += &format!(", {:.1} us of Redis", median(&way.redis_cpu_us));
+    }
+    if let Some(ratio) = way.ratio {
+        words += &format!(" ({:.1} x)", ratio.median);
+    }
+    words
+}
+
+/// A number with a comma before each three digits.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut words = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            words.push(',');
+        }
+        words.push(digit);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_numbers_are_grouped() {
+        for (number, right) in [(7.0, "7"), (999.6, "1,000"), (1_234_567.0, "1,234,567")] {
+            assert_eq!(grouped(number), right);
+        }
+    }
 }

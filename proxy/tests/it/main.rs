@@ -9,6 +9,7 @@ mod limits;
 mod orders;
 mod pages;
 mod peer;
+mod signals;
 mod stopping;
 mod tls;
 mod tokens;

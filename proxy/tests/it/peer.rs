@@ -45,6 +45,7 @@ pub struct Peer {
 
 struct Shared {
     mode: Mutex<Mode>,
+    title: Mutex<&'static str>,
     seen: Mutex<Vec<Seen>>,
     arrived: Semaphore,
     release: Semaphore,
@@ -56,6 +57,7 @@ impl Peer {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             mode: Mutex::new(Mode::Answer),
+            title: Mutex::new("Sneakers"),
             seen: Mutex::default(),
             arrived: Semaphore::new(0),
             release: Semaphore::new(0),
@@ -70,6 +72,11 @@ impl Peer {
 
     pub fn set(&self, mode: Mode) {
         *self.shared.mode.lock().unwrap() = mode;
+    }
+
+    /// Calls its item otherwise. What arrived before is answered with the old name.
+    pub fn rename(&self, title: &'static str) {
+        *self.shared.title.lock().unwrap() = title;
     }
 
     /// What reached it, checks left out.
@@ -131,6 +138,7 @@ async fn answer(
         headers: parts.headers,
         body,
     });
+    let content = content(&parts.uri, *shared.title.lock().unwrap());
     shared.arrived.add_permits(1);
     let mode = *shared.mode.lock().unwrap();
     match mode {
@@ -138,7 +146,7 @@ async fn answer(
         Mode::Hold => shared.release.acquire().await.unwrap().forget(),
         Mode::Answer | Mode::Fail | Mode::SoldOut(_) => {}
     }
-    let mut response = Response::new(Full::new(content(&parts.uri)));
+    let mut response = Response::new(Full::new(content));
     if mode == Mode::Fail {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     } else if parts.uri.query() == Some("id=404") {
@@ -151,10 +159,12 @@ async fn answer(
     Ok::<_, Infallible>(response).map_err(|never| match never {})
 }
 
-fn content(uri: &http::Uri) -> Bytes {
-    let item = r#"{"id":3,"title":"Sneakers","price":"129.00","stock":400,"description":"","sales":0,"imgUrl":"/a.svg"}"#;
+fn content(uri: &http::Uri, title: &str) -> Bytes {
+    let item = format!(
+        r#"{{"id":3,"title":"{title}","price":"129.00","stock":400,"description":"","sales":0,"imgUrl":"/a.svg"}}"#
+    );
     let data = match uri.path() {
-        "/item/get" => item.to_owned(),
+        "/item/get" => item,
         "/item/list" => format!("[{item}]"),
         _ => r#"{"from":"peer"}"#.to_owned(),
     };

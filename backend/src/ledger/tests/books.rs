@@ -2,9 +2,10 @@
 
 use super::*;
 
-#[tokio::test]
-async fn the_books_name_what_is_off() {
-    let (_dir, ledger) = open().await;
+on_each_database!(the_books_name_what_is_off,);
+
+async fn the_books_name_what_is_off(home: &Home) {
+    let ledger = &home.ledger;
     let batch = [
         published(50),
         reserved(2, 5, 2),
@@ -14,12 +15,7 @@ async fn the_books_name_what_is_off() {
     ledger.write_events(&batch, NOW).await.unwrap();
     ledger.cancel(order(4), BuyerId(7), NOW).await.unwrap();
     let faults = async |tamper: &'static str| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-            "PRAGMA foreign_keys = OFF; SAVEPOINT clean; {tamper}; RELEASE clean"
-        )))
-        .execute(&ledger.writer)
-        .await
-        .unwrap();
+        home.tamper(tamper).await;
         let faults = ledger.books(&fence(46, 4)).await.unwrap().faults;
         faults
             .into_iter()
@@ -61,7 +57,7 @@ async fn the_books_name_what_is_off() {
         ),
         (
             "INSERT INTO orders SELECT '7-1-9', promo, generation, 9, 6, item, 2, unit_price, state, \
-             created_at, written_at, pay_by, 9, NULL, NULL FROM orders WHERE id = '7-1-3'",
+             created_at, written_at, pay_by, 9, idempotency_key, body, jti, NULL, NULL FROM orders WHERE id = '7-1-3'",
             "DELETE FROM orders WHERE id = '7-1-9'",
             "order 7-1-9 has no movement; buyer 6 holds 3 units",
         ),

@@ -2,9 +2,10 @@
 
 use super::*;
 
-#[tokio::test]
-async fn a_code_is_good_once_for_a_while_and_for_a_few_guesses() {
-    let (_dir, ledger) = open().await;
+on_each_database!(a_code_is_good_once_for_a_while_and_for_a_few_guesses,);
+
+async fn a_code_is_good_once_for_a_while_and_for_a_few_guesses(home: &Home) {
+    let ledger = &home.ledger;
     let otp = |digest: u8| Otp {
         tel: "12345",
         digest: [digest; 32],

@@ -232,6 +232,11 @@ async fn events_are_stored_as_the_contract_names_them() {
     assert_eq!(event.at, START);
     assert_eq!(
         entries[0].payload,
-        r#"{"promo":7,"generation":1,"sequence":1,"at":1790000000250,"change":{"published":{"stock":10}}}"#
+        concat!(
+            r#"{"promo":7,"generation":1,"sequence":1,"at":1790000000250,"change":{"published":"#,
+            r#"{"stock":10,"terms":{"item":3,"starts_at":1790000000250,"ends_at":1790000600250,"#,
+            r#""price":"99.00","stock":10,"door":5,"per_buyer":2,"pay_within":"900000ms","#,
+            r#""token_ttl":"60000ms","challenges":["altcha","image"]},"digest":"a"}}}"#
+        )
     );
 }

@@ -8,7 +8,7 @@ use lua_free_rules::units::{BuyerId, Generation, OrderId};
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
 use crate::conformance::sale::{PROMO, nonce, request, terms};
-use crate::{Change, Control, Entry, Event, Publish};
+use crate::{Control, Entry, Event, Publish};
 
 /// Where the killed process finds its file. Set by [`answered_orders_survive`] only.
 const FILE: &str = "FLOODGATE_ENGINE_TEST_FILE";
@@ -130,7 +130,7 @@ async fn answered_orders_survive() {
                 events += 1;
                 assert_eq!(event.sequence.0, events);
                 available += event.change.delta();
-                if let Change::Reserved(reservation) = event.change {
+                if let Some(reservation) = event.change.reservation() {
                     assert!(made.insert(reservation.order));
                 }
             }

@@ -10,7 +10,7 @@ use lua_free_rules::units::{BuyerId, Millis, Nonce, PromoId};
 use super::*;
 use crate::conformance::sale::{keyed, release, terms};
 use crate::embedded::step::{Step, StepResult};
-use crate::{Control, Entry, Event, Publish, Reservation, Result};
+use crate::{Control, Entry, EntryId, Event, Publish, Reservation, Result};
 
 const PROMO: PromoId = PromoId(7);
 const SEEDS: u64 = 40;
@@ -193,7 +193,7 @@ impl Simulation {
         let (most, aside) = (self.random.below(40) as usize, self.random.below(8) == 0);
         self.take(move |step| {
             let entries = stream::read(step.db, 0, most)?;
-            let ids: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
+            let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
             if aside && let Some(id) = ids.first() {
                 return stream::set_aside(step, *id, "chance");
             }
@@ -202,7 +202,7 @@ impl Simulation {
                 "CREATE TABLE IF NOT EXISTS ledger (id INTEGER PRIMARY KEY, payload TEXT)",
             )?;
             for entry in &entries {
-                let row = (&entry.id, &entry.payload);
+                let row = (entry.id.number, &entry.payload);
                 step.db.execute("INSERT INTO ledger VALUES (?1, ?2)", row)?;
             }
             stream::acknowledge(step, &ids)

@@ -110,7 +110,12 @@ async fn a_place_that_was_taken_back_stays_so_when_the_clock_is_set_back() {
 async fn a_challenge_stays_spent_when_the_clock_is_set_back_a_little() {
     let sale = EmbeddedSale::open(|_| ()).await;
     let challenge = sale.challenge().await;
-    assert!(sale.engine.spend(challenge).await.unwrap());
+    assert!(
+        sale.engine
+            .spend(crate::conformance::sale::PROMO, challenge)
+            .await
+            .unwrap()
+    );
     sale.home.advance_ms(61_000).await;
     sale.engine.tend().await.unwrap();
     sale.home.clock.advance_ms(-2_000);

@@ -11,16 +11,16 @@ CREATE TABLE users (
     created_at    INTEGER NOT NULL
 ) STRICT;
 
--- One row for each code that was asked for; the newest of a number is the one that is good.
+-- One row for each code that was asked for; the last of a number is the one that is good.
 CREATE TABLE otps (
-    id            INTEGER PRIMARY KEY,
     tel           TEXT    NOT NULL,
+    nth           INTEGER NOT NULL,
     digest        BLOB    NOT NULL,
     asked_at      INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL,
-    attempts_left INTEGER NOT NULL
-) STRICT;
-CREATE INDEX otps_of_number ON otps (tel, asked_at);
+    attempts_left INTEGER NOT NULL,
+    PRIMARY KEY (tel, nth)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX otps_by_age ON otps (asked_at);
 
 CREATE TABLE items (
@@ -33,24 +33,38 @@ CREATE TABLE items (
     img_url     TEXT    NOT NULL
 ) STRICT;
 
+-- What was published, as the engine has to know it again if it loses its memory.
+CREATE TABLE publishings (
+    promo      INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    digest     TEXT    NOT NULL,
+    terms      TEXT    NOT NULL,
+    at         INTEGER NOT NULL,
+    PRIMARY KEY (promo, generation)
+) STRICT, WITHOUT ROWID;
+
 -- Buyer and item are not foreign keys: an accepted order is written, whatever became of them.
+-- idempotency_key, body and jti: what it was asked with.
 CREATE TABLE orders (
-    id             TEXT    PRIMARY KEY,
-    promo          INTEGER NOT NULL,
-    generation     INTEGER NOT NULL,
-    number         INTEGER NOT NULL,
-    buyer          INTEGER NOT NULL,
-    item           INTEGER NOT NULL,
-    amount         INTEGER NOT NULL CHECK (amount > 0),
-    unit_price     INTEGER NOT NULL CHECK (unit_price >= 0),
-    state          TEXT    NOT NULL
+    id              TEXT    PRIMARY KEY,
+    promo           INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    number          INTEGER NOT NULL,
+    buyer           INTEGER NOT NULL,
+    item            INTEGER NOT NULL,
+    amount          INTEGER NOT NULL CHECK (amount > 0),
+    unit_price      INTEGER NOT NULL CHECK (unit_price >= 0),
+    state           TEXT    NOT NULL
         CHECK (state IN ('written', 'paid', 'cancelled', 'expired', 'refund_due')),
-    created_at     INTEGER NOT NULL,
-    written_at     INTEGER NOT NULL,
-    pay_by         INTEGER NOT NULL,
-    current_number INTEGER NOT NULL,
-    paid_at        INTEGER,
-    ended_at       INTEGER,
+    created_at      INTEGER NOT NULL,
+    written_at      INTEGER NOT NULL,
+    pay_by          INTEGER NOT NULL,
+    current_number  INTEGER NOT NULL,
+    idempotency_key TEXT    NOT NULL,
+    body            TEXT    NOT NULL,
+    jti             TEXT    NOT NULL,
+    paid_at         INTEGER,
+    ended_at        INTEGER,
     UNIQUE (promo, generation, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX orders_of_buyer ON orders (buyer, created_at);
@@ -64,7 +78,7 @@ CREATE TABLE stock_movements (
     kind       TEXT    NOT NULL
         CHECK (kind IN ('published', 'added', 'reserved', 'reserved_again', 'released')),
     delta      INTEGER NOT NULL,
-    order_id   TEXT REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED,
+    order_id   TEXT,
     number     INTEGER,
     buyer      INTEGER,
     at         INTEGER NOT NULL,
@@ -107,3 +121,10 @@ CREATE TABLE operator_log (
     what    TEXT    NOT NULL,
     outcome TEXT    NOT NULL
 ) STRICT;
+
+-- For each lease the greatest number under which its holder wrote here.
+CREATE TABLE fences (
+    name  TEXT    PRIMARY KEY,
+    fence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO fences (name, fence) VALUES ('sweeper', 0);

@@ -1,0 +1,220 @@
+-- What every script of a promo begins with. KEYS[1] is the promo's meta key, `<prefix>:{<promo>}:m`; the
+-- promo's other keys share its hash tag and follow from it:
+--
+--   m            hash: cur, kept (generations whose idempotency keys are kept), n (number of the last
+--                event), w (events that wait in the stream), state ('rebuilding' while it is rebuilt)
+--   g:<gen>      hash: terms and counts of a generation
+--   h:<gen>      hash: buyer -> held|place|jti|issued_at|expires_at|amount_max
+--   x:<gen>      sorted set: buyers whose place is issued, by the expiry of its token
+--   r:<gen>      hash: number -> reservation; h<order> -> its reservation for a late payment that still
+--                holds units; p<order>:<payment> -> the reservation that payment asked for
+--   k:<gen>      hash: k<buyer>:<key> and t<buyer>:<jti> -> gen:number:body
+--   c:<id>       a challenge that was spent
+--   s            stream of order events, its entries named <number of the last event>-<how many events>
+--   d            hash: events that were set aside
+--
+-- Nothing is written before everything was decided, so a script that fails has changed nothing. Numbers
+-- that only pass through stay text: a Lua number has 53 bits.
+local meta_key = KEYS[1]
+local base = string.sub(meta_key, 1, -2)
+local promo = string.match(base, '{(%-?%d+)}')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local LEEWAY_MS = 2000
+local REOPEN_EVERY_MS = 1000
+-- Longest list of words in one command; Lua's stack has a bound.
+local WORDS_MAX = 1000
+
+local function text(number) return string.format('%.0f', number) end
+
+local function load_meta()
+  local v = redis.call('HMGET', meta_key, 'cur', 'kept', 'n', 'w', 'state')
+  return { cur = v[1], kept = v[2] or '', n = tonumber(v[3] or '0'), w = tonumber(v[4] or '0'),
+           state = v[5] }
+end
+
+local FIELDS = { 'item', 'starts_at', 'ends_at', 'price', 'stock', 'door', 'per_buyer', 'pay_within',
+  'token_ttl', 'status', 'available', 'sold_out', 'sold_epoch', 'sequence', 'issued', 'used',
+  'last_number', 'reopened_at', 'forget_at', 'successor' }
+
+local function load_generation(generation)
+  local v = redis.call('HMGET', base .. 'g:' .. generation, unpack(FIELDS))
+  if not v[1] then return nil end
+  return { generation = generation, item = v[1], starts_at = tonumber(v[2]), ends_at = tonumber(v[3]),
+    price = v[4], stock = tonumber(v[5]), door = tonumber(v[6]), per_buyer = tonumber(v[7]),
+    pay_within = v[8], token_ttl = tonumber(v[9]), status = v[10], available = tonumber(v[11]),
+    sold_out = v[12] == '1', sold_epoch = tonumber(v[13]), sequence = tonumber(v[14]),
+    issued = tonumber(v[15]), used = tonumber(v[16]), last_number = tonumber(v[17]),
+    reopened_at = tonumber(v[18] or ''), forget_at = tonumber(v[19]), successor = v[20] }
+end
+
+local function save_generation(g)
+  redis.call('HSET', base .. 'g:' .. g.generation, 'stock', text(g.stock), 'status', g.status,
+    'available', text(g.available), 'sold_out', g.sold_out and '1' or '0', 'sold_epoch',
+    text(g.sold_epoch), 'sequence', text(g.sequence), 'issued', text(g.issued), 'used', text(g.used),
+    'last_number', text(g.last_number))
+  if g.reopened_at then
+    redis.call('HSET', base .. 'g:' .. g.generation, 'reopened_at', text(g.reopened_at))
+  end
+end
+
+local function broken(words) error('BROKEN ' .. words, 0) end
+
+-- Lets sold_out follow available: at once when nothing is left, at most once a second when something
+-- came back. An earlier generation is no longer told to anyone.
+local function follow(g, is_current)
+  local is_sold_out = g.available == 0
+  if not is_current or is_sold_out == g.sold_out then return end
+  if not is_sold_out then
+    if g.reopened_at and math.abs(now - g.reopened_at) < REOPEN_EVERY_MS then return end
+    g.reopened_at = now
+  end
+  g.sold_out = is_sold_out
+  g.sold_epoch = g.sold_epoch + 1
+  g.is_told = true
+end
+
+-- Applies a change of available stock and takes its sequence number.
+local function change(g, delta, is_current)
+  local available = g.available + delta
+  if available < 0 or available > g.stock then broken(text(available) .. ' units would be available') end
+  g.available = available
+  g.sequence = g.sequence + 1
+  follow(g, is_current)
+end
+
+-- The words of an event up to its change.
+local function event(g, words)
+  return '{"promo":' .. promo .. ',"generation":' .. g.generation .. ',"sequence":' .. text(g.sequence)
+    .. ',"at":' .. text(now) .. ',"change":' .. words .. '}'
+end
+
+-- The channel on which nodes are told.
+local function channel(name) return string.match(base, '^(.-):{') .. ':' .. name end
+
+local function tell(words) redis.call('PUBLISH', channel('signals'), words) end
+
+local function tell_sold(g)
+  if g.is_told then
+    tell('sold ' .. promo .. ' ' .. g.generation .. ' ' .. text(g.sold_epoch) .. ' '
+      .. (g.sold_out and '1' or '0'))
+  end
+end
+
+-- Appends events as one entry. `header` holds what those written short have in common.
+local function append(m, events, header)
+  local count = #events
+  if count == 0 then return end
+  -- A stream that is new, or was lost, counts on from the clock, so that no number comes twice.
+  if m.n == 0 then m.n = time[1] * 1000000 + time[2] end
+  m.n = m.n + count
+  m.w = m.w + count
+  redis.call('XADD', base .. 's', text(m.n) .. '-' .. count, 'h', header or '', 'e',
+    table.concat(events, '\n'))
+  redis.call('HSET', meta_key, 'n', text(m.n), 'w', text(m.w))
+  redis.call('PUBLISH', channel('events'), promo)
+end
+
+-- What buyers hold in a generation, read ahead and written back at the end.
+local function load_holdings(generation, buyers)
+  local all = { generation = generation, known = {}, changed = {}, zadd = {}, zrem = {} }
+  for first = 1, #buyers, WORDS_MAX do
+    local last = math.min(first + WORDS_MAX - 1, #buyers)
+    local v = redis.call('HMGET', base .. 'h:' .. generation, unpack(buyers, first, last))
+    for i = first, last do all.known[buyers[i]] = v[i - first + 1] end
+  end
+  return all
+end
+
+-- place: '0' none, '1' issued, '2' used; jti '' where no token can still be used.
+local function holding(all, buyer)
+  local kept = all.known[buyer]
+  if kept == nil then
+    kept = redis.call('HGET', base .. 'h:' .. all.generation, buyer)
+    all.known[buyer] = kept
+  end
+  if not kept then return { held = 0, place = '0', jti = '' } end
+  if type(kept) == 'table' then return kept end
+  local held, place, jti, issued_at, expires_at, amount_max =
+    string.match(kept, '^(%d+)|(%d)|([^|]*)|(%d*)|(%d*)|(%d*)$')
+  return { held = tonumber(held), place = place, jti = jti, issued_at = issued_at,
+    expires_at = tonumber(expires_at), amount_max = amount_max }
+end
+
+-- Gives a buyer another place, counted in the generation.
+local function move_to(g, h, place)
+  if h.place == '1' then g.issued = g.issued - 1 elseif h.place == '2' then g.used = g.used - 1 end
+  if place == '1' then g.issued = g.issued + 1 elseif place == '2' then g.used = g.used + 1 end
+  if g.issued < 0 or g.used < 0 then broken('fewer places than buyers in them') end
+  h.place = place
+end
+
+local function keep_holding(all, buyer, h)
+  all.known[buyer] = h
+  all.changed[buyer] = true
+end
+
+local function drop_grant(h)
+  h.jti, h.issued_at, h.expires_at, h.amount_max = '', nil, nil, nil
+end
+
+local function call_many(command, key, words)
+  for first = 1, #words, WORDS_MAX do
+    redis.call(command, key, unpack(words, first, math.min(first + WORDS_MAX - 1, #words)))
+  end
+end
+
+local function save_holdings(all)
+  local set, del, zadd, zrem = {}, {}, {}, {}
+  for buyer in pairs(all.changed) do
+    local h = all.known[buyer]
+    if h.held == 0 and h.place == '0' then
+      del[#del + 1] = buyer
+    else
+      set[#set + 1] = buyer
+      set[#set + 1] = text(h.held) .. '|' .. h.place .. '|' .. h.jti .. '|' .. (h.issued_at or '') .. '|'
+        .. (h.expires_at and text(h.expires_at) or '') .. '|' .. (h.amount_max or '')
+    end
+    if h.place == '1' then
+      zadd[#zadd + 1] = text(h.expires_at)
+      zadd[#zadd + 1] = buyer
+    else
+      zrem[#zrem + 1] = buyer
+    end
+  end
+  call_many('HSET', base .. 'h:' .. all.generation, set)
+  call_many('HDEL', base .. 'h:' .. all.generation, del)
+  call_many('ZADD', base .. 'x:' .. all.generation, zadd)
+  call_many('ZREM', base .. 'x:' .. all.generation, zrem)
+end
+
+-- Takes back up to `max` places whose tokens expired unused; returns how many.
+local function take_back(g, all, max)
+  local buyers = redis.call('ZRANGEBYSCORE', base .. 'x:' .. g.generation, '-inf', text(now - LEEWAY_MS),
+    'LIMIT', 0, max)
+  local count = 0
+  for _, buyer in ipairs(buyers) do
+    local h = holding(all, buyer)
+    -- One that this very call used or renewed is not expired any more.
+    if h.place == '1' and now >= h.expires_at + LEEWAY_MS then
+      move_to(g, h, '0')
+      drop_grant(h)
+      keep_holding(all, buyer, h)
+      count = count + 1
+    end
+  end
+  return count
+end
+
+-- The refusal that keeps a promo from selling now, or nil.
+local function in_window(g)
+  if g.status == 'closed' or now >= g.ends_at then return 'E|not_open|' end
+  if g.status ~= 'open' then return 'E|paused|' end
+  if now < g.starts_at then return 'E|not_open|' .. text(math.ceil((g.starts_at - now) / 1000)) end
+  return nil
+end
+
+-- order number, buyer, item, amount, price, made at, pay within, sequence, released
+local RECORD = '^(%d+)|(%-?%d+)|(%-?%d+)|(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|([01])$'
+
+local function order_words(generation, number) return '"' .. promo .. '-' .. generation .. '-' .. number .. '"' end

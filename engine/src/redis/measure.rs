@@ -1,0 +1,66 @@
+//! One call of the reserve script for each reservation: what batches are measured against. Nothing that
+//! ships turns it on.
+
+use lua_free_rules::refusal::Refusal;
+use redis::aio::ConnectionLike;
+
+use super::keys::Keys;
+use super::{Options, Redis, scripts, stock, told};
+use crate::{EngineError, Reserve, Reserved, Result, bounds};
+
+/// Reserves over connections of the caller's. The script is the engine's own, with the session's check in
+/// front: all that a batch does, in one round trip.
+pub struct OneCall {
+    keys: Keys,
+    stream_max: u64,
+}
+
+impl OneCall {
+    /// With the names of keys and the stream's bound of an engine.
+    pub fn new(options: &Options) -> Self {
+        Self {
+            keys: Keys::new(&options.prefix),
+            stream_max: options.stream_max,
+        }
+    }
+
+    /// What [`crate::Stock::reserve`] does.
+    ///
+    /// # Errors
+    /// Those of [`crate::Stock::reserve`]; [`EngineError::Unavailable`] also for whatever a connection or
+    /// Redis says: nothing is tried again.
+    pub async fn reserve<C: ConnectionLike>(
+        &self,
+        connection: &mut C,
+        request: &Reserve,
+    ) -> Result<Reserved> {
+        bounds::check_request(request)?;
+        if request.session.buyer != request.access.buyer {
+            return Err(Refusal::TokenInvalid.into());
+        }
+        let promo = request.access.promo;
+        let mut call = scripts::RESERVE_ONE.prepare_invoke();
+        call.key(self.keys.meta(promo));
+        call.key(self.keys.session(request.session.id));
+        call.arg(self.stream_max);
+        for word in stock::words(request) {
+            call.arg(word);
+        }
+        let answer: std::result::Result<(String,), _> = call.invoke_async(connection).await;
+        match answer {
+            Ok((answer,)) if answer == "E|not_signed_in|" => Err(Refusal::NotSignedIn.into()),
+            Ok((answer,)) => told::reserved(&answer, promo),
+            Err(error) => Err(EngineError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+impl Redis {
+    /// Takes the Redis that runs now for one whose memory is good: it was started for a measurement.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn trust(&self) -> Result<()> {
+        self.vouch().await
+    }
+}

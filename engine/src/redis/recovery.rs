@@ -1,0 +1,404 @@
+//! After Redis was started anew: every promo is rebuilt from its past, then what Redis remembers is
+//! recorded as good and is asked again.
+//!
+//! Everything is written while the promo is marked with the name of who rebuilds it, and each part is
+//! written only if that mark still stands: one who was held up and replaced writes nothing more. The
+//! last step of a promo takes the mark away, and only after all of them is the run recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lua_free_rules::promo::{Status, Terms};
+use lua_free_rules::refusal::Refusal;
+use lua_free_rules::units::{BuyerId, Generation, PromoId, Timestamp};
+use redis::cmd;
+
+use super::Redis;
+use super::link::{self, Memory, Repeat};
+use super::scripts::{self, Call};
+use super::stock::json;
+use crate::past::{Past, PastGeneration, PastReservation};
+use crate::{Recovery, Result, Signal, Signals as _};
+
+/// How long one process rebuilds alone before another one may take over.
+const REBUILD_TTL: Duration = Duration::from_secs(60);
+/// Most words in one call.
+const WORDS_MAX: usize = 2_000;
+
+#[async_trait]
+impl Recovery for Redis {
+    async fn is_lost(&self) -> Result<bool> {
+        let mut get = cmd("GET");
+        get.arg(self.link.keys.run());
+        let recorded: Option<String> = self.link.ask_on(&get, Repeat::Safe, Memory::Any).await?;
+        Ok(recorded.as_deref() != Some(self.run().await?.as_str()))
+    }
+
+    async fn begin_rebuild(&self, holder: &str) -> Result<bool> {
+        let [key, fence] = self.link.keys.lease("rebuild");
+        let ttl = REBUILD_TTL.as_millis().to_string();
+        let mut call = Call::new(&scripts::LEASE, key, [holder.to_owned(), ttl]);
+        call.keys.push(fence);
+        let held: Option<i64> = self.link.call_on(&call, Repeat::Safe, Memory::Any).await?;
+        if held.is_none() {
+            return Ok(false);
+        }
+        for promo in self.link.promos_on(Memory::Any).await? {
+            self.mark(promo, holder).await?;
+        }
+        self.reader.claim(Duration::ZERO).await?;
+        Ok(true)
+    }
+
+    async fn rebuild(&self, holder: &str, past: Vec<Past>) -> Result<()> {
+        let known: BTreeSet<PromoId> = past.iter().map(|past| past.promo).collect();
+        for past in past {
+            let mut add = cmd("SADD");
+            add.arg(self.link.keys.promos()).arg(past.promo.0);
+            let _: i64 = self.link.ask_on(&add, Repeat::Safe, Memory::Any).await?;
+            self.mark(past.promo, holder).await?;
+            Rebuild::of(self, holder, &past).await?.run().await?;
+        }
+        // Proposed once and never published: nothing is known of them anywhere.
+        for promo in self.link.promos_on(Memory::Any).await? {
+            if !known.contains(&promo) {
+                let call = Call::new(
+                    &scripts::REBUILD,
+                    self.link.keys.meta(promo),
+                    [
+                        holder.to_owned(),
+                        "2".to_owned(),
+                        "DEL".to_owned(),
+                        self.link.keys.meta(promo),
+                    ],
+                );
+                self.alone(&call).await?;
+            }
+        }
+        self.vouch().await?;
+        self.tell(Signal::Missed).await
+    }
+}
+
+impl Redis {
+    /// Records that what the Redis that runs now remembers is good: from now on it is asked.
+    pub(super) async fn vouch(&self) -> Result<()> {
+        let mut set = cmd("SET");
+        set.arg(self.link.keys.run()).arg(self.run().await?);
+        self.link.ask_on(&set, Repeat::Safe, Memory::Any).await
+    }
+
+    async fn run(&self) -> Result<String> {
+        let mut info = cmd("INFO");
+        info.arg("server");
+        let info: String = self.link.ask_on(&info, Repeat::Safe, Memory::Any).await?;
+        Ok(link::field(&info, "run_id").unwrap_or_default())
+    }
+
+    pub(super) async fn mark(&self, promo: PromoId, holder: &str) -> Result<()> {
+        let mut set = cmd("HSET");
+        set.arg(self.link.keys.meta(promo)).arg("state").arg(holder);
+        let _: i64 = self.link.ask_on(&set, Repeat::Safe, Memory::Any).await?;
+        Ok(())
+    }
+
+    /// Calls a script that answers 0 if another process rebuilds by now.
+    pub(super) async fn alone(&self, call: &Call) -> Result<()> {
+        let done: i64 = self.link.call_on(call, Repeat::Safe, Memory::Any).await?;
+        if done == 0 {
+            return Err(Refusal::NotAllowed.into());
+        }
+        Ok(())
+    }
+}
+
+/// The rebuild of one promo.
+struct Rebuild<'a> {
+    redis: &'a Redis,
+    holder: &'a str,
+    past: &'a Past,
+    now: Timestamp,
+    /// The last epoch that anyone may have heard of.
+    epoch: i64,
+    /// What an operator made of the last generation.
+    status: String,
+    /// The highest generation that is known anywhere.
+    highest: i64,
+    words: Vec<String>,
+}
+
+impl<'a> Rebuild<'a> {
+    /// Looks at what Redis still has.
+    async fn of(redis: &'a Redis, holder: &'a str, past: &'a Past) -> Result<Self> {
+        let link = &redis.link;
+        let (seconds, micros): (i64, i64) =
+            link.ask_on(&cmd("TIME"), Repeat::Safe, Memory::Any).await?;
+        let mut current = cmd("HGET");
+        current.arg(link.keys.meta(past.promo)).arg("cur");
+        let current: Option<i64> = link.ask_on(&current, Repeat::Safe, Memory::Any).await?;
+        let last = past.last().map_or(0, |(generation, _)| generation.0);
+        let mut fields = cmd("HMGET");
+        fields.arg(link.keys.generation(past.promo, Generation(last)));
+        fields.arg("status").arg("sold_epoch");
+        let (status, epoch): (Option<String>, Option<i64>) =
+            link.ask_on(&fields, Repeat::Safe, Memory::Any).await?;
+        Ok(Self {
+            redis,
+            holder,
+            past,
+            now: Timestamp(seconds * 1_000 + micros / 1_000),
+            // Where it was lost, the clock is ahead of any count of changes.
+            epoch: epoch.unwrap_or(seconds),
+            status: status.unwrap_or_else(|| status_name(past.status).to_owned()),
+            highest: current.unwrap_or(0).max(last),
+            words: Vec::new(),
+        })
+    }
+
+    async fn run(mut self) -> Result<()> {
+        let Some((last, generation)) = self.past.last() else {
+            return Ok(());
+        };
+        for (number, generation) in &self.past.generations {
+            self.write(*number, generation).await?;
+        }
+        let is_over = self.status == "closed" || self.now >= generation.terms.ends_at;
+        let kept = self
+            .past
+            .generations
+            .iter()
+            .filter(|(_, generation)| self.now < generation.terms.forget_at());
+        let mut kept: Vec<String> = kept.map(|(number, _)| number.0.to_string()).collect();
+        let (mut heir, mut more) = (String::new(), Vec::new());
+        if !is_over {
+            heir = (self.highest + 1).to_string();
+            kept.push(heir.clone());
+            let terms = self
+                .write_heir(Generation(self.highest + 1), generation)
+                .await?;
+            let line = self.past.line();
+            let line: Vec<String> = line.iter().map(|number| number.0.to_string()).collect();
+            more = vec![generation.rebuilt(), written(&terms)?, line.join(",")];
+        }
+        self.flush().await?;
+        let mut words = vec![
+            self.holder.to_owned(),
+            last.0.to_string(),
+            heir,
+            kept.join(","),
+        ];
+        words.append(&mut more);
+        let key = self.redis.link.keys.meta(self.past.promo);
+        self.redis
+            .alone(&Call::new(&scripts::REOPEN, key, words))
+            .await
+    }
+
+    /// Writes a generation as its events say.
+    async fn write(&mut self, number: Generation, generation: &PastGeneration) -> Result<()> {
+        let promo = self.past.promo;
+        let keys = self.redis.link.keys.clone();
+        let (holdings, reservations, used_keys) = (
+            keys.holdings(promo, number),
+            keys.reservations(promo, number),
+            keys.used_keys(promo, number),
+        );
+        for key in [
+            &holdings,
+            &reservations,
+            &used_keys,
+            &keys.expiring(promo, number),
+        ] {
+            self.add(vec!["UNLINK".to_owned(), key.clone()]).await?;
+        }
+        let held = generation.held();
+        let used = held.len();
+        self.write_holdings(&holdings, &held, "2").await?;
+        for (reserved, made) in &generation.reservations {
+            let mut set = vec!["HSET".to_owned(), reservations.clone()];
+            set.extend([reserved.0.to_string(), record(made)]);
+            let order = made.reservation.order.number.0;
+            if let Some(payment) = &made.payment {
+                set.extend([
+                    format!("p{order}:{}", json(payment)),
+                    reserved.0.to_string(),
+                ]);
+                if !made.is_released {
+                    set.extend([format!("h{order}"), reserved.0.to_string()]);
+                }
+            }
+            self.add(set).await?;
+            if let Some((key, body, jti)) = &made.request
+                && self.now < generation.terms.forget_at()
+            {
+                let buyer = made.reservation.buyer;
+                let value = format!("{}:{}:{}", number.0, reserved.0, json(body));
+                let mut set = vec!["HSET".to_owned(), used_keys.clone()];
+                set.extend([format!("k{buyer}:{}", json(key)), value.clone()]);
+                set.extend([format!("t{buyer}:{jti}"), value]);
+                self.add(set).await?;
+            }
+        }
+        let mut set = vec!["HSET".to_owned(), keys.generation(promo, number)];
+        set.extend(pairs(&generation.terms, generation.proposal())?);
+        let available = generation.available.max(0);
+        let is_last = self.past.last().is_some_and(|(last, _)| last == number);
+        let counts = [
+            ("available", available.to_string()),
+            ("sold_out", u8::from(available == 0).to_string()),
+            ("sold_epoch", self.epoch.to_string()),
+            ("sequence", generation.sequence.0.to_string()),
+            ("issued", "0".to_owned()),
+            ("used", used.to_string()),
+            ("last_number", generation.last_number.0.to_string()),
+            (
+                "status",
+                if is_last {
+                    self.status.clone()
+                } else {
+                    "closed".to_owned()
+                },
+            ),
+        ];
+        set.extend(
+            counts
+                .into_iter()
+                .flat_map(|(name, value)| [name.to_owned(), value]),
+        );
+        self.add(set).await
+    }
+
+    /// Writes the generation that goes on with `before`; returns its terms.
+    async fn write_heir(&mut self, number: Generation, before: &PastGeneration) -> Result<Terms> {
+        let promo = self.past.promo;
+        let keys = self.redis.link.keys.clone();
+        let mut left = 0_i64;
+        let mut held: BTreeMap<BuyerId, u32> = BTreeMap::new();
+        for generation in self.past.line() {
+            let Some(generation) = self.past.generations.get(&generation) else {
+                continue;
+            };
+            for (buyer, units) in generation.held() {
+                let all = held.entry(buyer).or_default();
+                *all = all.saturating_add(units);
+            }
+        }
+        left += before.available.max(0);
+        let terms = Terms {
+            stock: u32::try_from(left).unwrap_or(u32::MAX),
+            ..before.terms.clone()
+        };
+        for key in [
+            keys.holdings(promo, number),
+            keys.reservations(promo, number),
+            keys.used_keys(promo, number),
+            keys.expiring(promo, number),
+            keys.generation(promo, number),
+        ] {
+            self.add(vec!["UNLINK".to_owned(), key]).await?;
+        }
+        self.write_holdings(&keys.holdings(promo, number), &held, "0")
+            .await?;
+        let mut set = vec!["HSET".to_owned(), keys.generation(promo, number)];
+        set.extend(pairs(&terms, before.proposal())?);
+        let epoch = (self.epoch + 1).to_string();
+        for (name, value) in [
+            ("available", "0"),
+            ("sold_out", "0"),
+            ("sold_epoch", epoch.as_str()),
+            ("sequence", "0"),
+            ("issued", "0"),
+            ("used", "0"),
+            ("last_number", "0"),
+            ("status", self.status.clone().as_str()),
+        ] {
+            set.extend([name.to_owned(), value.to_owned()]);
+        }
+        self.add(set).await?;
+        Ok(terms)
+    }
+
+    async fn write_holdings(
+        &mut self,
+        key: &str,
+        held: &BTreeMap<BuyerId, u32>,
+        place: &str,
+    ) -> Result<()> {
+        for (buyer, units) in held {
+            let holding = format!("{units}|{place}||||");
+            let set = ["HSET", key, &buyer.to_string(), &holding];
+            self.add(set.map(str::to_owned).to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, command: Vec<String>) -> Result<()> {
+        if self.words.len() + command.len() >= WORDS_MAX {
+            self.flush().await?;
+        }
+        self.words.push(command.len().to_string());
+        self.words.extend(command);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let mut words = vec![self.holder.to_owned()];
+        words.append(&mut self.words);
+        let key = self.redis.link.keys.meta(self.past.promo);
+        self.redis
+            .alone(&Call::new(&scripts::REBUILD, key, words))
+            .await
+    }
+}
+
+/// The terms as the fields of a generation.
+fn pairs(terms: &Terms, digest: &str) -> Result<Vec<String>> {
+    let fields = [
+        ("digest", digest.to_owned()),
+        ("terms", written(terms)?),
+        ("item", terms.item.to_string()),
+        ("starts_at", terms.starts_at.0.to_string()),
+        ("ends_at", terms.ends_at.0.to_string()),
+        ("price", terms.price.minor().to_string()),
+        ("stock", terms.stock.to_string()),
+        ("door", terms.door.to_string()),
+        ("per_buyer", terms.per_buyer.to_string()),
+        ("pay_within", terms.pay_within.ms().to_string()),
+        ("token_ttl", terms.token_ttl.ms().to_string()),
+        ("forget_at", terms.forget_at().0.to_string()),
+    ];
+    Ok(fields
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value])
+        .collect())
+}
+
+fn written(terms: &Terms) -> Result<String> {
+    serde_json::to_string(terms).map_err(|error| super::told::odd(&error.to_string()))
+}
+
+/// A reservation as the scripts keep it.
+fn record(made: &PastReservation) -> String {
+    let reservation = &made.reservation;
+    format!(
+        "{}|{}|{}|{}|{}|{}|{}|{}|{}",
+        reservation.order.number.0,
+        reservation.buyer,
+        reservation.item,
+        reservation.amount,
+        reservation.price.minor(),
+        reservation.made_at.0,
+        reservation.pay_within.ms(),
+        reservation.sequence.0,
+        u8::from(made.is_released),
+    )
+}
+
+const fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Open | Status::Rebuilding => "open",
+        Status::Paused => "paused",
+        Status::Closed => "closed",
+    }
+}
