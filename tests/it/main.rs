@@ -7,6 +7,7 @@ mod buyer;
 mod commands;
 mod crash;
 mod crowd;
+mod databases;
 mod history;
 mod house;
 mod purchase;
