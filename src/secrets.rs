@@ -106,6 +106,10 @@ pub fn ledger(loaded: &Loaded) -> Outcome<LedgerSettings> {
     let password = password
         .transpose()
         .map_err(|error| Failure::Config(vec![format!("{error:#}")]))?;
+    if password.as_ref().is_some_and(String::is_empty) {
+        let words = "the database's password is empty: write it where the configuration says";
+        return Err(Failure::Config(vec![words.to_owned()]));
+    }
     Ok(LedgerSettings {
         database: node.database.clone(),
         password: password.map(Secret::new),

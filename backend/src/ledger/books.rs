@@ -33,96 +33,116 @@ pub struct Reached {
     pub missing: Option<Sequence>,
 }
 
-/// The facts every query below starts from.
-macro_rules! given {
-    ($query:literal) => {
-        concat!(
-            "WITH given AS (SELECT ? AS promo, ? AS generation, ? AS fence, ? AS per_buyer, ",
-            "? AS price), moved AS (SELECT m.* FROM stock_movements AS m, given ",
-            "WHERE m.promo = given.promo AND m.generation = given.generation), ",
-            "made AS (SELECT * FROM moved WHERE kind IN ('reserved', 'reserved_again')), ",
-            "bought AS (SELECT o.* FROM orders AS o, given ",
-            "WHERE o.promo = given.promo AND o.generation = given.generation) ",
-            $query
-        )
+/// The movements of what is audited, as `m`.
+macro_rules! moved {
+    () => {
+        "(SELECT * FROM stock_movements WHERE promo = {:promo} AND generation = {:generation}) AS m "
     };
 }
 
-const COUNTS: &str = given!(
-    "SELECT (SELECT CAST(coalesce(sum(delta), 0) AS {int}) FROM moved, given \
-      WHERE sequence <= fence) AS available, \
-     (SELECT CAST(coalesce(sum(delta), 0) AS {int}) FROM moved, given \
-      WHERE sequence <= fence AND kind IN ('published', 'added')) AS published, \
-     CAST(coalesce(sum(CASE WHEN b.current_number = h.number AND b.state = 'written' \
+/// Its orders, as `o`.
+macro_rules! bought {
+    () => {
+        "(SELECT * FROM orders WHERE promo = {:promo} AND generation = {:generation}) AS o "
+    };
+}
+
+const COUNTS: &str = concat!(
+    "SELECT (SELECT CAST(coalesce(sum(m.delta), 0) AS {int}) FROM ",
+    moved!(),
+    "WHERE m.sequence <= {:fence}) AS available, \
+     (SELECT CAST(coalesce(sum(m.delta), 0) AS {int}) FROM ",
+    moved!(),
+    "WHERE m.sequence <= {:fence} AND m.kind IN ('published', 'added')) AS published, \
+     CAST(coalesce(sum(CASE WHEN o.current_number = h.number AND o.state = 'written' \
       THEN -h.delta END), 0) AS {int}) AS written, \
-     CAST(coalesce(sum(CASE WHEN b.current_number = h.number AND b.state = 'paid' \
+     CAST(coalesce(sum(CASE WHEN o.current_number = h.number AND o.state = 'paid' \
       THEN -h.delta END), 0) AS {int}) AS paid, \
-     CAST(coalesce(sum(CASE WHEN b.current_number <> h.number OR b.state NOT IN ('written', 'paid') \
+     CAST(coalesce(sum(CASE WHEN o.current_number <> h.number OR o.state NOT IN ('written', 'paid') \
       THEN -h.delta END), 0) AS {int}) AS releasing \
-     FROM (SELECT made.order_id, made.number, made.delta FROM made, given \
-           WHERE made.sequence <= given.fence AND NOT EXISTS ( \
-            SELECT 1 FROM stock_movements AS r WHERE r.order_id = made.order_id \
-             AND r.number = made.number AND r.kind = 'released' AND r.sequence <= given.fence)) AS h \
-     LEFT JOIN bought AS b ON b.id = h.order_id"
+     FROM (SELECT m.order_id, m.number, m.delta FROM ",
+    moved!(),
+    "WHERE m.kind IN ('reserved', 'reserved_again') AND m.sequence <= {:fence} AND NOT EXISTS ( \
+      SELECT 1 FROM stock_movements AS r WHERE r.order_id = m.order_id \
+       AND r.number = m.number AND r.kind = 'released' AND r.sequence <= {:fence})) AS h \
+     LEFT JOIN orders AS o ON o.id = h.order_id"
 );
 
 /// Each says what is off, one row for each order or unit.
 const FAULTS: [&str; 11] = [
-    given!(
-        "SELECT 'order ' || order_id || ' was reserved (movement ' || sequence || \
-         ') and is not in the ledger' AS fault FROM moved \
-         WHERE kind = 'reserved' AND order_id NOT IN (SELECT id FROM bought) LIMIT 20"
+    concat!(
+        "SELECT 'order ' || m.order_id || ' was reserved (movement ' || m.sequence || \
+         ') and is not in the ledger' AS fault FROM ",
+        moved!(),
+        "WHERE m.kind = 'reserved' \
+         AND NOT EXISTS (SELECT 1 FROM orders AS o WHERE o.id = m.order_id) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' has ' || b.amount || ' units, its movement ' || m.sequence || \
-         ' took ' || -m.delta AS fault FROM made AS m JOIN bought AS b ON b.id = m.order_id \
-         WHERE b.amount <> -m.delta LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' has ' || o.amount || ' units, its movement ' || m.sequence || \
+         ' took ' || -m.delta AS fault FROM ",
+        moved!(),
+        "JOIN orders AS o ON o.id = m.order_id \
+         WHERE m.kind IN ('reserved', 'reserved_again') AND o.amount <> -m.delta LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' belongs to buyer ' || b.buyer || ', it was reserved for ' || \
-         coalesce(m.buyer, 0) AS fault FROM made AS m JOIN bought AS b ON b.id = m.order_id \
-         WHERE b.buyer <> coalesce(m.buyer, 0) LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' belongs to buyer ' || o.buyer || ', it was reserved for ' || \
+         coalesce(m.buyer, 0) AS fault FROM ",
+        moved!(),
+        "JOIN orders AS o ON o.id = m.order_id \
+         WHERE m.kind IN ('reserved', 'reserved_again') AND o.buyer <> coalesce(m.buyer, 0) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' has no movement' AS fault FROM bought AS b WHERE NOT EXISTS ( \
-         SELECT 1 FROM made AS m WHERE m.order_id = b.id AND m.kind = 'reserved') LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' has no movement' AS fault FROM ",
+        bought!(),
+        "WHERE NOT EXISTS (SELECT 1 FROM stock_movements AS m \
+          WHERE m.order_id = o.id AND m.kind = 'reserved') LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' was sold at ' || b.unit_price || ' minor units, published was ' \
-         || given.price AS fault FROM bought AS b, given WHERE b.unit_price <> given.price LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' was sold at ' || o.unit_price || ' minor units, published was ' \
+         || {:price} AS fault FROM ",
+        bought!(),
+        "WHERE o.unit_price <> {:price} LIMIT 20"
     ),
-    given!(
-        "SELECT 'buyer ' || b.buyer || ' holds ' || sum(b.amount) || ' units, allowed are ' || \
-         given.per_buyer AS fault FROM bought AS b, given WHERE b.state IN ('written', 'paid') \
-         GROUP BY b.buyer, given.per_buyer HAVING sum(b.amount) > given.per_buyer LIMIT 20"
+    concat!(
+        "SELECT 'buyer ' || o.buyer || ' holds ' || sum(o.amount) || ' units, allowed are ' || \
+         {:per_buyer} AS fault FROM ",
+        bought!(),
+        "WHERE o.state IN ('written', 'paid') \
+         GROUP BY o.buyer HAVING sum(o.amount) > {:per_buyer} LIMIT 20"
     ),
-    given!(
+    concat!(
         "SELECT 'order ' || m.order_id || ': reservation ' || m.number || \
-         ' was released, but the ledger never ended it' AS fault FROM moved AS m \
-         WHERE m.kind = 'released' AND NOT EXISTS (SELECT 1 FROM releases AS r \
+         ' was released, but the ledger never ended it' AS fault FROM ",
+        moved!(),
+        "WHERE m.kind = 'released' AND NOT EXISTS (SELECT 1 FROM releases AS r \
           WHERE r.order_id = m.order_id AND r.number = m.number AND r.amount = m.delta) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' is ' || b.state || ', but its units were released' AS fault \
-         FROM bought AS b WHERE b.state IN ('written', 'paid') AND EXISTS ( \
-          SELECT 1 FROM releases AS r WHERE r.order_id = b.id AND r.number = b.current_number) LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' is ' || o.state || ', but its units were released' AS fault FROM ",
+        bought!(),
+        "WHERE o.state IN ('written', 'paid') AND EXISTS ( \
+          SELECT 1 FROM releases AS r WHERE r.order_id = o.id AND r.number = o.current_number) LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' is ' || b.state || ', but its units were never released' AS fault \
-         FROM bought AS b WHERE b.state NOT IN ('written', 'paid') AND NOT EXISTS ( \
-          SELECT 1 FROM releases AS r WHERE r.order_id = b.id AND r.number = b.current_number) LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' is ' || o.state || ', but its units were never released' \
+         AS fault FROM ",
+        bought!(),
+        "WHERE o.state NOT IN ('written', 'paid') AND NOT EXISTS ( \
+          SELECT 1 FROM releases AS r WHERE r.order_id = o.id AND r.number = o.current_number) LIMIT 20"
     ),
-    given!(
+    concat!(
         "SELECT 'order ' || d.order_id || ': reservation ' || d.number || ' was ' || d.done || ' ' || \
-         count(*) || ' times' AS fault FROM (SELECT order_id, number, \
-          CASE WHEN kind = 'released' THEN 'released' ELSE 'made' END AS done FROM moved \
-          WHERE order_id IS NOT NULL) AS d GROUP BY d.order_id, d.number, d.done \
+         count(*) || ' times' AS fault FROM (SELECT m.order_id, m.number, \
+          CASE WHEN m.kind = 'released' THEN 'released' ELSE 'made' END AS done FROM ",
+        moved!(),
+        "WHERE m.order_id IS NOT NULL) AS d GROUP BY d.order_id, d.number, d.done \
          HAVING count(*) > 1 LIMIT 20"
     ),
-    given!(
-        "SELECT 'order ' || b.id || ' is paid, but no payment was accepted' AS fault FROM bought AS b \
-         WHERE b.state = 'paid' AND NOT EXISTS (SELECT 1 FROM payments AS p \
-          WHERE p.order_id = b.id AND p.state = 'accepted') LIMIT 20"
+    concat!(
+        "SELECT 'order ' || o.id || ' is paid, but no payment was accepted' AS fault FROM ",
+        bought!(),
+        "WHERE o.state = 'paid' AND NOT EXISTS (SELECT 1 FROM payments AS p \
+          WHERE p.order_id = o.id AND p.state = 'accepted') LIMIT 20"
     ),
 ];
 
@@ -226,12 +246,14 @@ impl Ledger {
     }
 }
 
-/// A query of this file with the facts it starts from.
+/// A query of this file with the facts it asks for.
 fn given<'c>(tx: &'c mut Tx, query: &'static str, fence: &Snapshot) -> Query<'c> {
-    tx.query(query)
-        .bind(fence.promo.0)
-        .bind(fence.generation.0)
-        .bind(fence.sequence.0)
-        .bind(fence.terms.per_buyer)
-        .bind(fence.terms.price.minor())
+    tx.query(query).bind_named(query, |name| match name {
+        "promo" => fence.promo.0,
+        "generation" => fence.generation.0,
+        "fence" => fence.sequence.0,
+        "per_buyer" => fence.terms.per_buyer.into(),
+        "price" => fence.terms.price.minor(),
+        _ => unreachable!("the audit knows no `{name}`"),
+    })
 }

@@ -16,12 +16,14 @@ use crate::error::Result;
 /// Longest that a server may take to answer one statement. Its own limits are shorter: beyond this it
 /// hangs, or the way to it is cut.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// The same for who reads everything.
+const PATIENT_ANSWER_MAX: Duration = Duration::from_secs(660);
 
 /// Calls a server on a connection. One that did not answer, or not as it should, is closed instead of
 /// going back to the pool: it would keep its place there for as long as the network takes to give up.
 macro_rules! called {
-    ($connection:ident, $call:expr) => {{
-        let answer = answered($call).await;
+    ($connection:ident, $answer_max:expr, $call:expr) => {{
+        let answer = answered($answer_max, $call).await;
         if matches!(answer, Err(Error::Io(_) | Error::Protocol(_))) {
             $connection.close_on_drop();
         }
@@ -29,8 +31,11 @@ macro_rules! called {
     }};
 }
 
-async fn answered<T>(call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    match tokio::time::timeout(ANSWER_MAX, call).await {
+async fn answered<T>(
+    answer_max: Duration,
+    call: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    match tokio::time::timeout(answer_max, call).await {
         Ok(answer) => answer,
         Err(_) => Err(Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
@@ -38,18 +43,25 @@ async fn answered<T>(call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Resul
 
 /// A connection that goes back to its pool when it is dropped.
 #[derive(Debug)]
-pub(super) enum Connection {
+pub(super) struct Connection {
+    pooled: Pooled,
+    answer_max: Duration,
+}
+
+/// A connection of a pool.
+#[derive(Debug)]
+pub(super) enum Pooled {
     Sqlite(PoolConnection<Sqlite>),
     MySql(PoolConnection<MySql>),
     Postgres(PoolConnection<Postgres>),
 }
 
-/// A connection lent for one statement.
+/// A connection lent for one statement, and how long a server may take to answer it.
 #[derive(Debug)]
 enum Link<'c> {
     Sqlite(&'c mut SqliteConnection),
-    MySql(&'c mut PoolConnection<MySql>),
-    Postgres(&'c mut PoolConnection<Postgres>),
+    MySql(&'c mut PoolConnection<MySql>, Duration),
+    Postgres(&'c mut PoolConnection<Postgres>, Duration),
 }
 
 /// What a statement did.
@@ -144,6 +156,18 @@ impl<'c> Query<'c> {
         self
     }
 
+    /// The parameters that `query` names, in the order in which it does.
+    pub(super) fn bind_named<V: Into<Value>>(
+        self,
+        query: &str,
+        value_of: impl Fn(&str) -> V,
+    ) -> Self {
+        let named = query.split("{:").skip(1);
+        named
+            .filter_map(|rest| rest.split_once('}'))
+            .fold(self, |bound, (name, _)| bound.bind(value_of(name)))
+    }
+
     /// Runs it for what it does.
     pub(super) async fn execute(mut self) -> Result<Done> {
         Ok(self.on.link().execute(self.text, self.values).await?)
@@ -178,8 +202,8 @@ impl On<'_> {
         match self {
             Self::Own(connection) => connection.link(),
             Self::Lent(Link::Sqlite(it)) => Link::Sqlite(it),
-            Self::Lent(Link::MySql(it)) => Link::MySql(it),
-            Self::Lent(Link::Postgres(it)) => Link::Postgres(it),
+            Self::Lent(Link::MySql(it, max)) => Link::MySql(it, *max),
+            Self::Lent(Link::Postgres(it, max)) => Link::Postgres(it, *max),
         }
     }
 }
@@ -200,11 +224,16 @@ pub(super) struct ServerTx(Option<Connection>);
 impl Tx {
     /// Begins one with a statement of the connection's own dialect.
     pub(super) async fn begin(connection: Connection, statement: &'static str) -> Result<Self> {
-        if let Connection::Sqlite(connection) = connection {
-            let statement = SqlStr::from_static(statement);
-            let begun = Transaction::begin(connection, Some(statement)).await?;
-            return Ok(Self::Sqlite(begun));
-        }
+        let connection = match connection.pooled {
+            Pooled::Sqlite(pooled) => {
+                let statement = Some(SqlStr::from_static(statement));
+                return Ok(Self::Sqlite(Transaction::begin(pooled, statement).await?));
+            }
+            pooled => Connection {
+                pooled,
+                answer_max: connection.answer_max,
+            },
+        };
         let mut tx = ServerTx(Some(connection));
         if let Some(connection) = &mut tx.0 {
             connection.say(statement).await?;
@@ -245,28 +274,41 @@ impl Drop for ServerTx {
 }
 
 impl Connection {
+    pub(super) const fn new(pooled: Pooled) -> Self {
+        let answer_max = ANSWER_MAX;
+        Self { pooled, answer_max }
+    }
+
+    /// Waits for answers for long. One to a server is closed when it is dropped: what the server is told
+    /// about its own limits holds for nobody else.
+    pub(super) fn patient(mut self) -> Self {
+        self.answer_max = PATIENT_ANSWER_MAX;
+        match &mut self.pooled {
+            Pooled::Sqlite(_) => {}
+            Pooled::MySql(it) => it.close_on_drop(),
+            Pooled::Postgres(it) => it.close_on_drop(),
+        }
+        self
+    }
+
     fn link(&mut self) -> Link<'_> {
-        match self {
-            Self::Sqlite(it) => Link::Sqlite(it),
-            Self::MySql(it) => Link::MySql(it),
-            Self::Postgres(it) => Link::Postgres(it),
+        match &mut self.pooled {
+            Pooled::Sqlite(it) => Link::Sqlite(it),
+            Pooled::MySql(it) => Link::MySql(it, self.answer_max),
+            Pooled::Postgres(it) => Link::Postgres(it, self.answer_max),
         }
     }
 
-    pub(super) const fn dialect(&self) -> Dialect {
-        match self {
-            Self::Sqlite(_) => Dialect::Sqlite,
-            Self::MySql(_) => Dialect::MySql,
-            Self::Postgres(_) => Dialect::Postgres,
-        }
-    }
-
-    /// Runs a statement that takes no parameters, of the connection's own dialect.
+    /// Runs statements that take no parameters, of the connection's own dialect.
     pub(super) async fn say(&mut self, text: &'static str) -> sqlx::Result<()> {
-        match self {
-            Self::Sqlite(it) => sqlx::raw_sql(text).execute(&mut **it).await.map(drop),
-            Self::MySql(it) => called!(it, sqlx::raw_sql(text).execute(&mut **it)).map(drop),
-            Self::Postgres(it) => called!(it, sqlx::raw_sql(text).execute(&mut **it)).map(drop),
+        match self.link() {
+            Link::Sqlite(it) => sqlx::raw_sql(text).execute(it).await.map(drop),
+            Link::MySql(it, max) => {
+                called!(it, max, sqlx::raw_sql(text).execute(&mut **it)).map(drop)
+            }
+            Link::Postgres(it, max) => {
+                called!(it, max, sqlx::raw_sql(text).execute(&mut **it)).map(drop)
+            }
         }
     }
 }
@@ -275,8 +317,8 @@ impl Link<'_> {
     const fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(_) => Dialect::Sqlite,
-            Self::MySql(_) => Dialect::MySql,
-            Self::Postgres(_) => Dialect::Postgres,
+            Self::MySql(..) => Dialect::MySql,
+            Self::Postgres(..) => Dialect::Postgres,
         }
     }
 
@@ -287,14 +329,14 @@ impl Link<'_> {
                 let (rows, id) = (done.rows_affected(), done.last_insert_rowid());
                 Ok(Done { rows, id })
             }
-            Self::MySql(it) => {
-                let done = called!(it, with::<MySql>(text, values).execute(&mut **it))?;
+            Self::MySql(it, max) => {
+                let done = called!(it, max, with::<MySql>(text, values).execute(&mut **it))?;
                 let (rows, id) = (done.rows_affected(), done.last_insert_id());
                 let id = i64::try_from(id).unwrap_or(i64::MAX);
                 Ok(Done { rows, id })
             }
-            Self::Postgres(it) => {
-                let done = called!(it, with::<Postgres>(text, values).execute(&mut **it))?;
+            Self::Postgres(it, max) => {
+                let done = called!(it, max, with::<Postgres>(text, values).execute(&mut **it))?;
                 let (rows, id) = (done.rows_affected(), 0);
                 Ok(Done { rows, id })
             }
@@ -307,12 +349,12 @@ impl Link<'_> {
                 let rows = with::<Sqlite>(text, values).fetch_all(it).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
-            Self::MySql(it) => {
-                let rows = called!(it, with::<MySql>(text, values).fetch_all(&mut **it))?;
+            Self::MySql(it, max) => {
+                let rows = called!(it, max, with::<MySql>(text, values).fetch_all(&mut **it))?;
                 rows.into_iter().map(Row::MySql).collect()
             }
-            Self::Postgres(it) => {
-                let rows = called!(it, with::<Postgres>(text, values).fetch_all(&mut **it))?;
+            Self::Postgres(it, max) => {
+                let rows = called!(it, max, with::<Postgres>(text, values).fetch_all(&mut **it))?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })

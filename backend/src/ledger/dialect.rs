@@ -7,6 +7,7 @@
 //! | `{lock}` | locks the rows that are read until the transaction ends |
 //! | `{lock_free}` | the same, leaving out rows that others have locked |
 //! | `{returning_id}` | at the end of an INSERT, for [`Query::insert`](super::connection::Query::insert) |
+//! | `{:name}` | a parameter, for [`Query::bind_named`](super::connection::Query::bind_named) |
 //! | `{rows id text, n int}` | the rows of one parameter, a JSON array of arrays, with named columns |
 //! | `{update t set x = 1 by id text, n int}` | an UPDATE of the table, as `t`, joined to such rows, as `e` |
 //!
@@ -25,10 +26,12 @@ pub(super) enum Dialect {
     Postgres,
 }
 
-/// Each query of the program is translated once. (An address stands for a text, since the texts live as
-/// long as the program.)
-static TRANSLATED: LazyLock<RwLock<HashMap<(Dialect, usize, usize), &'static str>>> =
-    LazyLock::new(RwLock::default);
+/// Queries by dialect, address and length: an address stands for a text, since the texts live as long as
+/// the program.
+type Translated = HashMap<(Dialect, usize, usize), &'static str>;
+
+/// Each query of the program is translated once.
+static TRANSLATED: LazyLock<RwLock<Translated>> = LazyLock::new(RwLock::default);
 
 impl Dialect {
     /// The query in this dialect.
@@ -65,6 +68,9 @@ impl Dialect {
 
     fn word(self, word: &str) -> String {
         let (name, rest) = word.split_once(' ').unwrap_or((word, ""));
+        if name.starts_with(':') {
+            return "?".to_owned();
+        }
         let fixed = match (name, self) {
             ("int", Self::MySql) => "SIGNED",
             ("int", _) => "BIGINT",
@@ -106,7 +112,7 @@ impl Dialect {
             Self::Sqlite => format!("(SELECT {listed} FROM json_each(?))"),
             Self::MySql => format!("JSON_TABLE(?, '$[*]' COLUMNS ({listed}))"),
             Self::Postgres => format!(
-                "(SELECT {listed} FROM json_array_elements(CAST(? AS json)) AS given(row_of))"
+                "(SELECT {listed} FROM jsonb_array_elements(CAST(? AS jsonb)) AS given(row_of))"
             ),
         }
     }
@@ -171,7 +177,7 @@ mod tests {
         assert_eq!(
             postgres,
             "SELECT CAST(x AS BIGINT) FROM (SELECT CAST(row_of->>0 AS TEXT) AS id, \
-             CAST(row_of->>1 AS BIGINT) AS n FROM json_array_elements(CAST($1 AS json)) AS \
+             CAST(row_of->>1 AS BIGINT) AS n FROM jsonb_array_elements(CAST($1 AS jsonb)) AS \
              given(row_of)) AS e WHERE y = $2 FOR UPDATE"
         );
         for dialect in [Dialect::MySql, Dialect::Postgres] {

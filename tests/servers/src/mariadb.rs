@@ -107,7 +107,7 @@ impl MariaDb {
         let folder = self.folder.path();
         let log = folder.join("log");
         let mut words = vec![
-            "mariadbd".to_owned(),
+            server(),
             "--no-defaults".to_owned(),
             format!("--datadir={}", folder.join("data").display()),
             format!("--socket={}", folder.join("socket").display()),
@@ -143,6 +143,13 @@ impl MariaDb {
             kept.signal("-CONT");
         }
     }
+}
+
+/// The program: Debian keeps it off the path of most users.
+fn server() -> String {
+    let path = "/usr/sbin/mariadbd";
+    let is_there = std::path::Path::new(path).is_file();
+    if is_there { path } else { "mariadbd" }.to_owned()
 }
 
 /// Whether it greets who connects.

@@ -20,6 +20,7 @@ use crate::error::BackendError;
 mod books;
 mod crashes;
 mod disk;
+mod opening;
 mod orders;
 mod races;
 mod stock;

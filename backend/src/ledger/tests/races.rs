@@ -254,9 +254,9 @@ async fn of_one_code_and_number_one_registration_comes_through(home: &Home) {
 }
 
 async fn guesses_at_once_are_counted(home: &Home) {
-    home.ledger.store_otp(&otp(1, 5, 9), NOW).await.unwrap();
+    home.ledger.store_otp(&otp(1, 2, 9), NOW).await.unwrap();
     let mut guessing = tokio::task::JoinSet::new();
-    for ledger in processes(home, 5).await {
+    for ledger in processes(home, 6).await {
         guessing.spawn(async move { ledger.check_otp("12345", &[9; 32], NOW).await });
     }
     for guess in guessing.join_all().await {
@@ -265,7 +265,10 @@ async fn guesses_at_once_are_counted(home: &Home) {
             "{guess:?}"
         );
     }
-    // Five wrong guesses were allowed, and five were made.
+    // Two were looked at; the others found that there were none left.
+    let left = home.ledger.read("SELECT attempts_left FROM otps").await;
+    let left = left.unwrap().fetch_one().await.unwrap();
+    assert_eq!(left.get::<i64>("attempts_left").unwrap(), 0);
     let right = home.ledger.check_otp("12345", &[1; 32], NOW).await;
     assert!(matches!(
         right,

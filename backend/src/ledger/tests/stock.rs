@@ -7,6 +7,9 @@ on_each_database!(
     other_content_under_the_same_key_is_an_error_and_changes_nothing,
     units_reserved_again_for_a_payment_that_was_settled_otherwise_go_back,
     movements_are_append_only,
+    a_batch_may_be_large,
+    what_was_asked_and_published_is_kept,
+    what_can_never_be_written_is_poison,
     a_gap_is_told_by_the_first_missing_number,
 );
 
@@ -50,7 +53,17 @@ async fn other_content_under_the_same_key_is_an_error_and_changes_nothing(home: 
     {
         (made.order, made.number) = (order(2), ReservationNumber(2));
     }
+    let mut asked_otherwise = reserved(2, 5, 2);
+    if let Change::Reserved { key, .. } = &mut asked_otherwise.change {
+        *key = "KEY-2".to_owned();
+    }
+    let mut published_otherwise = published(50);
+    if let Change::Published { terms, .. } = &mut published_otherwise.change {
+        terms.per_buyer = 9;
+    }
     let wrong = [
+        asked_otherwise,
+        published_otherwise,
         reserved(2, 6, 2),
         reserved(2, 5, 1),
         released(2, 2, 2),
@@ -124,4 +137,60 @@ async fn a_gap_is_told_by_the_first_missing_number(home: &Home) {
         .unwrap();
     assert_eq!(missing(4).await, None);
     assert_eq!(missing(5).await, Some(Sequence(5)));
+}
+
+async fn a_batch_may_be_large(home: &Home) {
+    let ledger = &home.ledger;
+    let mut batch = vec![published(20_000)];
+    batch.extend((2..10_001).map(|sequence| reserved(sequence, sequence, 1)));
+    let first = ledger.write_events(&batch, NOW).await.unwrap();
+    let again = ledger.write_events(&batch, NOW).await.unwrap();
+    assert_eq!((first.new, again.repeated), (10_000, 10_000));
+    let books = ledger.books(&fence(10_001, 10_000)).await.unwrap();
+    assert_eq!((books.faults, books.counts.check()), (Vec::new(), Ok(())));
+    assert_eq!(books.counts.written, 9_999);
+}
+
+/// What an engine that lost its memory needs to find.
+async fn what_was_asked_and_published_is_kept(home: &Home) {
+    let ledger = &home.ledger;
+    let batch = [published(50), reserved(2, 5, 2)];
+    ledger.write_events(&batch, NOW).await.unwrap();
+    let kept = ledger.publishings(PromoId(7)).await.unwrap();
+    let told = Publishing {
+        promo: PromoId(7),
+        generation: Generation(1),
+        digest: "a".to_owned(),
+        terms: terms(50),
+        at: batch[0].at,
+    };
+    assert_eq!(kept, [told]);
+    assert_eq!(ledger.publishings(PromoId(8)).await.unwrap(), []);
+    let asked = ledger
+        .read("SELECT idempotency_key, body, jti FROM orders")
+        .await;
+    let asked = asked.unwrap().fetch_one().await.unwrap();
+    let text = |column| asked.get::<String>(column).unwrap();
+    assert_eq!(
+        (text("idempotency_key"), text("body"), text("jti")),
+        (
+            "key-2".to_owned(),
+            "digest".to_owned(),
+            Nonce([7; 16]).to_string()
+        )
+    );
+}
+
+async fn what_can_never_be_written_is_poison(home: &Home) {
+    let ledger = &home.ledger;
+    // An order of nothing breaks a CHECK of the schema; so does a movement without a number.
+    let mut unnumbered = reserved(2, 5, 1);
+    unnumbered.sequence = Sequence(0);
+    for event in [reserved(2, 5, 0), unnumbered] {
+        let batch = [published(50), event];
+        let error = ledger.write_events(&batch, NOW).await.unwrap_err();
+        assert!(error.is_poison() && !error.is_outage(), "{error:?}");
+        assert_eq!(error.refusal(), Refusal::Unexpected);
+    }
+    assert_eq!(ledger.generations().await.unwrap(), []);
 }
