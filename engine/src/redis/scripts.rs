@@ -28,6 +28,7 @@ of_promo!(TEND, "tend.lua");
 of_promo!(ACKNOWLEDGE, "acknowledge.lua");
 of_promo!(SET_ASIDE, "set_aside.lua");
 of_promo!(REPLAY, "replay.lua");
+of_promo!(MARK, "mark.lua");
 of_promo!(REBUILD, "rebuild.lua");
 of_promo!(REOPEN, "reopen.lua");
 

@@ -2,7 +2,8 @@
 -- promo's other keys share its hash tag and follow from it:
 --
 --   m            hash: cur, kept (generations whose idempotency keys are kept), n (number of the last
---                event), w (events that wait in the stream), state ('rebuilding' while it is rebuilt)
+--                event), w (events that wait in the stream), state (who rebuilds it, while that lasts),
+--                fence (the number of who rebuilt it last)
 --   g:<gen>      hash: terms and counts of a generation
 --   h:<gen>      hash: buyer -> held|place|jti|issued_at|expires_at|amount_max
 --   x:<gen>      sorted set: buyers whose place is issued, by the expiry of its token; who used his since
