@@ -7,8 +7,9 @@ use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{BuyerId, ItemId, Money, OrderId, ReservationNumber, Timestamp};
 
 use super::Ledger;
-use super::connection::{Row, Tx};
+use super::connection::Tx;
 use super::retry::retried;
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 /// An order as the ledger has it.
