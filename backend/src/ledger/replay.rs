@@ -8,10 +8,11 @@ use lua_free_rules::units::{
 };
 
 use super::Ledger;
-use super::connection::{Row, Tx};
+use super::connection::Tx;
 use super::orders::read_order_id;
 use super::past::{Steering, steering};
 use super::publishings::{Publishing, publishings_in};
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 const MOVEMENTS: &str = "SELECT m.generation, m.sequence, m.kind, m.delta, m.order_id, m.number, m.at, \
