@@ -1,6 +1,9 @@
 # Two commands are all the set-up there is: `make run` and `make test`. Both install what is
 # missing on a Debian machine first.
 
+# Servers that tests start are there, and not on everybody's path.
+export PATH := $(PATH):/usr/sbin
+
 .PHONY: run test crowd check-style build-tools test-tools clean
 
 # The whole shop on this machine: http://127.0.0.1:8080

@@ -93,7 +93,12 @@ impl Recovery {
             return Ok(false);
         }
         let mut pasts = self.ledger.pasts().await?;
-        for letter in self.engine.dead_letters(DEAD_LETTERS_MAX).await? {
+        let letters = self.engine.dead_letters(DEAD_LETTERS_MAX).await?;
+        if letters.len() >= DEAD_LETTERS_MAX {
+            let words = "too many events were set aside to rebuild the engine: replay them first";
+            return Err(BackendError::Unexpected(words.to_owned()));
+        }
+        for letter in letters {
             // One that cannot be read changed nothing that anyone can know of.
             let Ok(event) = serde_json::from_str::<Event>(&letter.payload) else {
                 continue;

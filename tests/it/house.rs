@@ -23,6 +23,8 @@ pub struct Plan {
     edge: String,
     listen: SocketAddr,
     upstreams: Vec<SocketAddr>,
+    /// Its URL and its user's password.
+    database: Option<(String, String)>,
 }
 
 /// A promo of `stock` units of item 1 that is open at once and asks for no challenge; one unit each.
@@ -50,7 +52,14 @@ impl Plan {
             edge: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             upstreams: Vec::new(),
+            database: None,
         }
+    }
+
+    /// A database server, and the password of its user.
+    pub fn database(mut self, url: &str, password: &str) -> Self {
+        self.database = Some((url.to_owned(), password.to_owned()));
+        self
     }
 
     /// Where buyers come in, if it must be the same address after a restart.
@@ -80,7 +89,13 @@ impl Plan {
     fn write(&self, folder: &Path) {
         let config = folder.join("config");
         std::fs::create_dir_all(config.join("promos")).unwrap();
-        let mut text = String::from("data_dir = \"../data\"\n\n[edge]\n");
+        let mut text = String::from("data_dir = \"../data\"\n");
+        if let Some((url, password)) = &self.database {
+            std::fs::write(config.join("database.password"), format!("{password}\n")).unwrap();
+            writeln!(text, "database = \"{url}\"").unwrap();
+            text.push_str("database_password_file = \"database.password\"\n");
+        }
+        text.push_str("\n[edge]\n");
         writeln!(
             text,
             "listen = \"{}\"\nadmin = \"127.0.0.1:0\"",

@@ -8,6 +8,7 @@ mod buyer;
 mod commands;
 mod crash;
 mod crowd;
+mod databases;
 mod dead_letters;
 mod deploy;
 mod fleet;

@@ -5,8 +5,9 @@ use lua_free_rules::item::Item;
 use lua_free_rules::units::{ItemId, Money};
 
 use super::Ledger;
-use super::connection::{Row, Tx};
+use super::connection::Tx;
 use super::retry::retried;
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 /// Most items one list shows.

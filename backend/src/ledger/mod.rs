@@ -20,7 +20,8 @@
 //! | file | what it knows of databases |
 //! |---|---|
 //! | `database` | pools, connections, how transactions begin |
-//! | `connection` | queries, rows and transactions of any of them |
+//! | `connection` | queries and transactions of any of them |
+//! | `values` | parameters and rows |
 //! | `dialect` | where their SQL differs |
 //! | `codes` | what their errors mean |
 //! | `retry` | transactions that others were in the way of |
@@ -57,6 +58,7 @@ mod stock;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
+mod values;
 
 pub use books::{Books, Fault, Reached};
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use engine::{Change, Event};
 
-use super::connection::{Row, Tx};
+use super::connection::Tx;
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 /// Promo, generation, sequence: the number of an event.

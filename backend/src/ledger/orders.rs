@@ -6,8 +6,9 @@ use lua_free_rules::order::State;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{BuyerId, ItemId, Money, OrderId, ReservationNumber, Timestamp};
 
-use super::connection::{Row, Tx};
+use super::connection::Tx;
 use super::retry::retried;
+use super::values::Row;
 use super::{Ledger, SWEEPER, fences};
 use crate::error::{BackendError, Result};
 

@@ -5,7 +5,8 @@ use lua_free_rules::promo::Terms;
 use lua_free_rules::units::{Generation, PromoId, Timestamp};
 
 use super::Ledger;
-use super::connection::{Row, Tx};
+use super::connection::Tx;
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 /// A publishing as the ledger has it.

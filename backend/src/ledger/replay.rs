@@ -1,5 +1,6 @@
 //! What an engine that lost its memory is rebuilt from: every event that the ledger holds, as it was.
 
+use engine::past::is_rebuilt;
 use engine::{Change, Event, Past, Release, Reservation};
 use lua_free_rules::promo::Status;
 use lua_free_rules::units::{
@@ -7,10 +8,11 @@ use lua_free_rules::units::{
 };
 
 use super::Ledger;
-use super::connection::{Row, Tx};
+use super::connection::Tx;
 use super::orders::read_order_id;
 use super::past::{Steering, steering};
 use super::publishings::{Publishing, publishings_in};
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 const MOVEMENTS: &str = "SELECT m.generation, m.sequence, m.kind, m.delta, m.order_id, m.number, m.at, \
@@ -27,6 +29,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails, or holds what no event can have written.
     pub async fn pasts(&self) -> Result<Vec<Past>> {
+        self.reopen_releases().await?;
         let mut tx = self.database.snapshot().await?;
         let mut pasts = Vec::new();
         for promo in promos(&mut tx).await? {
@@ -35,11 +38,29 @@ impl Ledger {
             for row in tx.query(MOVEMENTS).bind(promo.0).fetch_all().await? {
                 past.apply(&event(promo, &published, &row)?);
             }
-            past.status = status(&mut tx, promo, published.last()).await?;
+            // What was steered since somebody published it, however often it was rebuilt.
+            let begun = published.iter().rev().find(|it| !is_rebuilt(&it.digest));
+            past.status = status(&mut tx, promo, begun).await?;
             pasts.push(past);
         }
         tx.commit().await?;
         Ok(pasts)
+    }
+}
+
+impl Ledger {
+    /// A release that was noted as applied, and whose event was lost with the engine that applied it, is to
+    /// be applied again.
+    async fn reopen_releases(&self) -> Result<()> {
+        self.write(
+            "UPDATE releases SET state = 'pending' WHERE state = 'done' AND NOT EXISTS ( \
+             SELECT 1 FROM stock_movements AS m WHERE m.order_id = releases.order_id \
+              AND m.number = releases.number AND m.kind = 'released')",
+        )
+        .await?
+        .execute()
+        .await?;
+        Ok(())
     }
 }
 

@@ -20,10 +20,11 @@ use lua_free_rules::units::Timestamp;
 
 use super::Ledger;
 use super::codes::is_duplicate;
-use super::connection::{Row, Tx};
+use super::connection::Tx;
 use super::movements::{insert_movements, key_of, split_known};
 use super::publishings::{Publishing, insert_publishing, publishing_in};
 use super::retry::retried;
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 /// What writing a batch did.

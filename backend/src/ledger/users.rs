@@ -6,8 +6,9 @@ use subtle::ConstantTimeEq as _;
 
 use super::Ledger;
 use super::codes::is_duplicate;
-use super::connection::{Row, Tx};
+use super::connection::Tx;
 use super::retry::retried;
+use super::values::Row;
 use crate::error::{BackendError, Result};
 
 const HOUR_MS: i64 = 3_600_000;

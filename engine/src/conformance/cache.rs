@@ -10,7 +10,8 @@ const TTL: Duration = Duration::from_secs(60);
 
 /// What comes back is what was remembered, under its own key, whatever its bytes.
 pub async fn what_is_recalled_was_remembered<H: Home>() {
-    let engine = Sale::<H>::none().await.engine;
+    let sale = Sale::<H>::none().await;
+    let engine = &sale.engine;
     assert_eq!(engine.recall("never").await.unwrap(), None);
     let values: [(&str, &[u8]); 3] = [("a", b"one"), ("b", b""), ("c d:{e}", &[0, 255, 10, 13])];
     for (key, value) in values {

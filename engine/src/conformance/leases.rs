@@ -18,7 +18,8 @@ async fn ask(engine: &SharedEngine, holder: &str, ttl: Duration) -> Option<Fence
 
 /// One holds it, and renews it under the number he has; the others get nothing until he gives it back.
 pub async fn a_lease_has_one_holder<H: Home>() {
-    let engine = Sale::<H>::none().await.engine;
+    let sale = Sale::<H>::none().await;
+    let engine = sale.engine.clone();
     let first = ask(&engine, "a", LONG).await.unwrap();
     assert_eq!(ask(&engine, "b", LONG).await, None);
     assert_eq!(ask(&engine, "a", LONG).await, Some(first));
@@ -52,10 +53,10 @@ pub async fn a_lease_ends_by_the_engines_clock<H: Home>() {
 
 /// Of many who ask at once one gets it.
 pub async fn of_many_who_ask_one_gets_it<H: Home>() {
-    let engine = Sale::<H>::none().await.engine;
+    let sale = Sale::<H>::none().await;
     let mut asked = tokio::task::JoinSet::new();
     for number in 0..16 {
-        let engine = engine.clone();
+        let engine = sale.engine.clone();
         asked.spawn(async move { ask(&engine, &format!("holder {number}"), LONG).await });
     }
     let granted = asked.join_all().await.into_iter().flatten().count();

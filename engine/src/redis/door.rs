@@ -58,12 +58,13 @@ async fn enter_of(link: &Link, promo: PromoId, batch: Vec<Asked<Entry, Result<Ac
             || (String::new(), "0".to_owned()),
             |attempt| (attempt.id.to_string(), attempt.expires_at.0.to_string()),
         );
-        call.words.extend([
+        let words = [
             entry.session.buyer.to_string(),
             entry.jti.to_string(),
             challenge,
             ends,
-        ]);
+        ];
+        call.words.extend(words.map(String::into_bytes));
     }
     let buyers: Vec<BuyerId> = batch.iter().map(|(entry, _)| entry.session.buyer).collect();
     let mut buyers = buyers.into_iter();

@@ -78,9 +78,12 @@ impl Keys {
         [format!("{lease}:holder"), format!("{lease}:fence")]
     }
 
-    /// Something that is remembered for a while.
-    pub(super) fn cache(&self, key: &str) -> String {
-        format!("{}:cache:{key}", self.0)
+    /// Something that is remembered for a while, and the mark of its having been forgotten.
+    pub(super) fn cache(&self, key: &str) -> [String; 2] {
+        // A brace in the key would end the hash tag: any name does that is one key's alone.
+        let tag: String = key.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let cache = format!("{}:{{cache:{tag}}}", self.0);
+        [format!("{cache}:copy"), format!("{cache}:gone")]
     }
 
     /// Where nodes are told.

@@ -236,7 +236,11 @@ impl Link {
                 Ok(Ok(mut held)) => match timeout_at(until, self.send(&mut held, sending)).await {
                     Ok(Ok(done)) => return Ok(done),
                     Ok(Err(error)) => judge(slot, &held, &error),
-                    Err(_) => Fault::Unknown("Redis did not answer in time".to_owned()),
+                    Err(_) => {
+                        // It may never answer again: the next one gets another connection.
+                        slot.drop_current(Some(held.number));
+                        Fault::Unknown("Redis did not answer in time".to_owned())
+                    }
                 },
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::NotDone("Redis could not be reached in time".to_owned()),

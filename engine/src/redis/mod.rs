@@ -41,6 +41,7 @@ mod tests;
 pub use measure::OneCall;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use crate::{Entry, Reserve, Reserved, Result};
@@ -49,7 +50,7 @@ use link::Link;
 use lua_free_rules::token::Access;
 
 /// How the engine reaches its Redis, and how it bounds its work.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// `redis://user@host:port/db`; a password in it would end up in logs, so it has none.
     pub url: String,
@@ -107,6 +108,8 @@ pub struct Redis {
     entering: Batch<Entry, Result<Access>>,
     reader: Arc<stream::Reader>,
     nodes: nodes::Nodes,
+    /// The number under which this process rebuilds, if it does.
+    rebuild_fence: AtomicI64,
 }
 
 impl Redis {
@@ -140,6 +143,7 @@ impl Redis {
             entering,
             reader,
             nodes,
+            rebuild_fence: AtomicI64::new(0),
         })
     }
 

@@ -14,7 +14,7 @@ use super::Redis;
 use super::link::{Link, Repeat};
 use super::scripts::{self, Call};
 use super::stream::Reader;
-use crate::{Cache, Fence, Leases, Result, Signal, Signals};
+use crate::{Cache, FORGOTTEN_FOR, Fence, Leases, Result, Signal, Signals};
 
 /// Signals that a slow listener may be behind.
 const SIGNALS_MAX: usize = 1_024;
@@ -174,22 +174,27 @@ impl Leases for Redis {
 #[async_trait]
 impl Cache for Redis {
     async fn recall(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let [copy, _] = self.link.keys.cache(key);
         let mut get = cmd("GET");
-        get.arg(self.link.keys.cache(key));
+        get.arg(copy);
         self.link.ask(&get, Repeat::Safe).await
     }
 
     async fn remember(&self, key: &str, value: &[u8], ttl: Duration) -> Result<()> {
-        let mut set = cmd("SET");
-        set.arg(self.link.keys.cache(key)).arg(value);
-        set.arg("PX").arg(ttl.as_millis().max(1) as u64);
-        self.link.ask(&set, Repeat::Safe).await
+        let [copy, gone] = self.link.keys.cache(key);
+        let ttl_ms = ttl.as_millis().max(1).to_string().into_bytes();
+        let mut call = Call::new(&scripts::REMEMBER, copy, [value.to_vec(), ttl_ms]);
+        call.keys.push(gone);
+        let _: i64 = self.link.call(&call, Repeat::Safe).await?;
+        Ok(())
     }
 
     async fn forget(&self, key: &str) -> Result<()> {
-        let mut unlink = cmd("UNLINK");
-        unlink.arg(self.link.keys.cache(key));
-        let _: i64 = self.link.ask(&unlink, Repeat::Safe).await?;
+        let [copy, gone] = self.link.keys.cache(key);
+        let marked_ms = FORGOTTEN_FOR.as_millis().to_string();
+        let mut call = Call::new(&scripts::FORGET, copy, [marked_ms]);
+        call.keys.push(gone);
+        let _: i64 = self.link.call(&call, Repeat::Safe).await?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //! last step of a promo takes the mark away, and only after all of them is the run recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,14 +37,10 @@ impl Recovery for Redis {
     }
 
     async fn begin_rebuild(&self, holder: &str) -> Result<bool> {
-        let [key, fence] = self.link.keys.lease("rebuild");
-        let ttl = REBUILD_TTL.as_millis().to_string();
-        let mut call = Call::new(&scripts::LEASE, key, [holder.to_owned(), ttl]);
-        call.keys.push(fence);
-        let held: Option<i64> = self.link.call_on(&call, Repeat::Safe, Memory::Any).await?;
-        if held.is_none() {
+        let Some(fence) = self.hold(holder).await? else {
             return Ok(false);
-        }
+        };
+        self.rebuild_fence.store(fence, Ordering::SeqCst);
         for promo in self.link.promos_on(Memory::Any).await? {
             self.mark(promo, holder).await?;
         }
@@ -52,6 +49,11 @@ impl Recovery for Redis {
     }
 
     async fn rebuild(&self, holder: &str, past: Vec<Past>) -> Result<()> {
+        // The run that is rebuilt: one that begins meanwhile must be rebuilt itself.
+        let run = self.run().await?;
+        if !self.is_lost().await? {
+            return Err(Refusal::NotAllowed.into());
+        }
         let known: BTreeSet<PromoId> = past.iter().map(|past| past.promo).collect();
         for past in past {
             let mut add = cmd("SADD");
@@ -76,17 +78,32 @@ impl Recovery for Redis {
                 self.alone(&call).await?;
             }
         }
-        self.vouch().await?;
+        self.record(&run).await?;
         self.tell(Signal::Missed).await
     }
 }
 
 impl Redis {
     /// Records that what the Redis that runs now remembers is good: from now on it is asked.
+    #[cfg(any(test, feature = "measure"))]
     pub(super) async fn vouch(&self) -> Result<()> {
+        self.record(&self.run().await?).await
+    }
+
+    /// Records the run whose memory is good.
+    async fn record(&self, run: &str) -> Result<()> {
         let mut set = cmd("SET");
-        set.arg(self.link.keys.run()).arg(self.run().await?);
+        set.arg(self.link.keys.run()).arg(run);
         self.link.ask_on(&set, Repeat::Safe, Memory::Any).await
+    }
+
+    /// Takes or renews the right to rebuild; none while another one has it.
+    async fn hold(&self, holder: &str) -> Result<Option<i64>> {
+        let [key, fence] = self.link.keys.lease("rebuild");
+        let ttl = REBUILD_TTL.as_millis().to_string();
+        let mut call = Call::new(&scripts::LEASE, key, [holder.to_owned(), ttl]);
+        call.keys.push(fence);
+        self.link.call_on(&call, Repeat::Safe, Memory::Any).await
     }
 
     async fn run(&self) -> Result<String> {
@@ -97,10 +114,10 @@ impl Redis {
     }
 
     pub(super) async fn mark(&self, promo: PromoId, holder: &str) -> Result<()> {
-        let mut set = cmd("HSET");
-        set.arg(self.link.keys.meta(promo)).arg("state").arg(holder);
-        let _: i64 = self.link.ask_on(&set, Repeat::Safe, Memory::Any).await?;
-        Ok(())
+        let fence = self.rebuild_fence.load(Ordering::SeqCst).to_string();
+        let key = self.link.keys.meta(promo);
+        self.alone(&Call::new(&scripts::MARK, key, [holder.to_owned(), fence]))
+            .await
     }
 
     /// Calls a script that answers 0 if another process rebuilds by now.
@@ -343,6 +360,12 @@ impl<'a> Rebuild<'a> {
     }
 
     async fn flush(&mut self) -> Result<()> {
+        // Renewed as long as it goes on; one that was taken over by another is not to be had again.
+        if self.redis.hold(self.holder).await?
+            != Some(self.redis.rebuild_fence.load(Ordering::SeqCst))
+        {
+            return Err(Refusal::NotAllowed.into());
+        }
         let mut words = vec![self.holder.to_owned()];
         words.append(&mut self.words);
         let key = self.redis.link.keys.meta(self.past.promo);

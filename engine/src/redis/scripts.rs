@@ -28,6 +28,7 @@ of_promo!(TEND, "tend.lua");
 of_promo!(ACKNOWLEDGE, "acknowledge.lua");
 of_promo!(SET_ASIDE, "set_aside.lua");
 of_promo!(REPLAY, "replay.lua");
+of_promo!(MARK, "mark.lua");
 of_promo!(REBUILD, "rebuild.lua");
 of_promo!(REOPEN, "reopen.lua");
 
@@ -54,6 +55,13 @@ pub(super) static RESERVE_ONE: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
+/// Remembers a copy, unless it was forgotten just now.
+pub(super) static REMEMBER: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/remember.lua")));
+/// Forgets a copy.
+pub(super) static FORGET: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/forget.lua")));
+
 /// A call of a script: its one key that says where it runs, further keys of the same slot, its words.
 #[derive(Clone)]
 pub(super) struct Call {
@@ -62,12 +70,12 @@ pub(super) struct Call {
     /// Its keys, all of one slot.
     pub(super) keys: Vec<String>,
     /// Its words.
-    pub(super) words: Vec<String>,
+    pub(super) words: Vec<Vec<u8>>,
 }
 
 impl Call {
     /// A call with one key.
-    pub(super) fn new<W: Into<String>>(
+    pub(super) fn new<W: Into<Vec<u8>>>(
         script: &'static LazyLock<Script>,
         key: String,
         words: impl IntoIterator<Item = W>,

@@ -79,18 +79,24 @@ pub(super) async fn alive<Q, T>(
 
 /// Whether each session has a record of the same buyer and has not ended, by the clock of Redis.
 async fn look(link: &Link, sessions: &[Session]) -> Result<Vec<bool>> {
+    if sessions.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut all: Pipeline = pipe();
     all.cmd("TIME");
+    all.cmd("MGET");
     for session in sessions {
-        all.cmd("GET").arg(link.keys.session(session.id));
+        all.arg(link.keys.session(session.id));
     }
     let mut answers = link.ask_all(&all, Repeat::Safe).await?.into_iter();
     let (seconds, micros): (i64, i64) = link.read(answers.next())?;
     let now = seconds * 1_000 + micros / 1_000;
+    let kept: Vec<Option<String>> = link.read(answers.next())?;
+    let mut kept = kept.into_iter();
     sessions
         .iter()
         .map(|session| {
-            let kept: Option<String> = link.read(answers.next())?;
+            let kept = kept.next().flatten();
             let record = kept.as_deref().and_then(|kept| kept.split_once('|'));
             Ok(record.is_some_and(|(buyer, expires_at)| {
                 buyer.parse() == Ok(session.buyer.0)

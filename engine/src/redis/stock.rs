@@ -114,7 +114,7 @@ async fn reserve_of(
         [stream_max.to_string()],
     );
     for (request, _) in &batch {
-        call.words.extend(words(request));
+        call.words.extend(words(request).map(String::into_bytes));
     }
     let answers: Result<Vec<String>> = link.call(&call, Repeat::Safe).await;
     super::door::answer_all(batch, answers, |answer| told::reserved(answer, promo));

@@ -91,8 +91,13 @@ impl Reader {
                 return Ok(());
             }
             reader.claim(reader.claim_after).await?;
+            let mut outcome = Ok(());
             for promo in reader.link.promos_on(Memory::Any).await? {
-                reader.look_at(promo).await?;
+                // One promo's trouble does not keep the others from being read.
+                outcome = outcome.and(reader.look_at(promo).await);
+            }
+            if reader.place().ready.is_empty() {
+                return outcome;
             }
             Ok(())
         });

@@ -168,3 +168,71 @@ async fn settings_that_may_lose_orders_are_noticed() {
     let found = weak(&postgres).await;
     assert_eq!(found.as_deref(), Some("synchronous_commit is off, not on"));
 }
+
+/// A certificate and its key, in files that a database server may read.
+fn certificate() -> (tempfile::TempDir, String, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (pem, key) = (dir.path().join("chain.pem"), dir.path().join("key.pem"));
+    std::fs::write(&pem, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    // Where tests run as root, postgres does not; elsewhere the key is its own already.
+    let _ = std::process::Command::new("chown")
+        .arg("postgres")
+        .arg(&key)
+        .stderr(std::process::Stdio::null())
+        .status();
+    let shown = |path: PathBuf| path.display().to_string();
+    (dir, shown(pem), shown(key))
+}
+
+#[tokio::test]
+async fn the_way_to_a_server_is_encrypted_where_it_is_asked_for() {
+    let (_dir, pem, key) = certificate();
+    let mariadb = MariaDb::with(&[&format!("--ssl-cert={pem}"), &format!("--ssl-key={key}")]);
+    let postgres = Postgres::with(&[
+        "-c",
+        "ssl=on",
+        "-c",
+        &format!("ssl_cert_file={pem}"),
+        "-c",
+        &format!("ssl_key_file={key}"),
+    ]);
+    let ciphers = [
+        (
+            on_server(
+                format!("{}?sslmode=require", mariadb.fresh()),
+                mariadb.password(),
+            ),
+            "SELECT variable_value AS cipher FROM information_schema.session_status \
+             WHERE variable_name = 'Ssl_cipher'",
+        ),
+        (
+            on_server(
+                format!("{}?sslmode=require", postgres.fresh()),
+                postgres.password(),
+            ),
+            "SELECT coalesce(cipher, '') AS cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        ),
+    ];
+    for (settings, cipher) in ciphers {
+        let ledger = Ledger::open(&settings).await.unwrap();
+        let row = ledger
+            .read(cipher)
+            .await
+            .unwrap()
+            .fetch_one()
+            .await
+            .unwrap();
+        assert_ne!(row.get::<String>("cipher").unwrap(), "");
+        // Nobody whom this machine trusts has signed the certificate.
+        let mut checked = settings;
+        if let config::Database::Server(server) = &mut checked.database {
+            server.tls = config::TlsMode::VerifyFull;
+        }
+        Ledger::open(&checked).await.unwrap_err();
+    }
+}

@@ -46,8 +46,9 @@ local function enter(buyer, jti, challenge, challenge_ends)
   if left <= 0 then return 'E|per_buyer|' end
   -- Whoever has a place gets his next token on it; only a new place must be free.
   if h.place == '0' and g.issued + g.used >= g.stock * g.door then
-    if take_back(g, holdings, TAKE_BACK_MAX) == 0 then return 'E|door_full|' end
-    is_changed = true
+    local taken, is_found = take_back(g, holdings, TAKE_BACK_MAX)
+    is_changed = is_changed or is_found
+    if taken == 0 then return 'E|door_full|' end
   end
   if challenge ~= '' then
     local name = base .. 'c:' .. challenge

@@ -2,10 +2,12 @@
 -- promo's other keys share its hash tag and follow from it:
 --
 --   m            hash: cur, kept (generations whose idempotency keys are kept), n (number of the last
---                event), w (events that wait in the stream), state ('rebuilding' while it is rebuilt)
+--                event), w (events that wait in the stream), state (who rebuilds it, while that lasts),
+--                fence (the number of who rebuilt it last)
 --   g:<gen>      hash: terms and counts of a generation
 --   h:<gen>      hash: buyer -> held|place|jti|issued_at|expires_at|amount_max
---   x:<gen>      sorted set: buyers whose place is issued, by the expiry of its token
+--   x:<gen>      sorted set: buyers whose place is issued, by the expiry of its token; who used his since
+--                stays in it until somebody looks for places that can be taken back
 --   r:<gen>      hash: number -> reservation; h<order> -> its reservation for a late payment that still
 --                holds units; p<order>:<payment> -> the reservation that payment asked for
 --   k:<gen>      hash: k<buyer>:<key> and t<buyer>:<jti> -> gen:number:body
@@ -25,7 +27,8 @@ local REOPEN_EVERY_MS = 1000
 -- Longest list of words in one command; Lua's stack has a bound.
 local WORDS_MAX = 1000
 
-local function text(number) return string.format('%.0f', number) end
+local format = string.format
+local function text(number) return format('%d', number) end
 
 local function load_meta()
   local v = redis.call('HMGET', meta_key, 'cur', 'kept', 'n', 'w', 'state')
@@ -117,7 +120,7 @@ end
 
 -- What buyers hold in a generation, read ahead and written back at the end.
 local function load_holdings(generation, buyers)
-  local all = { generation = generation, known = {}, changed = {}, zadd = {}, zrem = {} }
+  local all = { generation = generation, known = {}, changed = {}, stale = {} }
   for first = 1, #buyers, WORDS_MAX do
     local last = math.min(first + WORDS_MAX - 1, #buyers)
     local v = redis.call('HMGET', base .. 'h:' .. generation, unpack(buyers, first, last))
@@ -165,7 +168,7 @@ local function call_many(command, key, words)
 end
 
 local function save_holdings(all)
-  local set, del, zadd, zrem = {}, {}, {}, {}
+  local set, del, zadd, zrem = {}, {}, {}, all.stale
   for buyer in pairs(all.changed) do
     local h = all.known[buyer]
     if h.held == 0 and h.place == '0' then
@@ -178,7 +181,7 @@ local function save_holdings(all)
     if h.place == '1' then
       zadd[#zadd + 1] = text(h.expires_at)
       zadd[#zadd + 1] = buyer
-    else
+    elseif h.place == '0' then
       zrem[#zrem + 1] = buyer
     end
   end
@@ -188,22 +191,30 @@ local function save_holdings(all)
   call_many('ZREM', base .. 'x:' .. all.generation, zrem)
 end
 
--- Takes back up to `max` places whose tokens expired unused; returns how many.
+-- Takes back up to `max` places whose tokens expired unused; returns how many, and whether there is anything
+-- to save. Those that were used since are taken off the list on the way.
+local PAGES_MAX = 64
 local function take_back(g, all, max)
-  local buyers = redis.call('ZRANGEBYSCORE', base .. 'x:' .. g.generation, '-inf', text(now - LEEWAY_MS),
-    'LIMIT', 0, max)
-  local count = 0
-  for _, buyer in ipairs(buyers) do
-    local h = holding(all, buyer)
-    -- One that this very call used or renewed is not expired any more.
-    if h.place == '1' and now >= h.expires_at + LEEWAY_MS then
-      move_to(g, h, '0')
-      drop_grant(h)
-      keep_holding(all, buyer, h)
-      count = count + 1
+  local count, offset = 0, 0
+  for _ = 1, PAGES_MAX do
+    local buyers = redis.call('ZRANGEBYSCORE', base .. 'x:' .. g.generation, '-inf', text(now - LEEWAY_MS),
+      'LIMIT', offset, max)
+    for _, buyer in ipairs(buyers) do
+      local h = holding(all, buyer)
+      if h.place ~= '1' then
+        all.stale[#all.stale + 1] = buyer
+      -- One that this very call renewed is not expired any more.
+      elseif now >= h.expires_at + LEEWAY_MS then
+        move_to(g, h, '0')
+        drop_grant(h)
+        keep_holding(all, buyer, h)
+        count = count + 1
+      end
     end
+    offset = offset + #buyers
+    if count >= max or #buyers < max then break end
   end
-  return count
+  return count, count > 0 or #all.stale > 0
 end
 
 -- The refusal that keeps a promo from selling now, or nil.

@@ -6,8 +6,8 @@ if redis.call('HGET', meta_key, 'state') ~= ARGV[1] then return 0 end
 local m = load_meta()
 -- The last number may be one of a while ago: entries that were lost have had the next ones, and readers may
 -- still acknowledge them. The clock is ahead of all of them.
-m.n = 0
-redis.call('HDEL', meta_key, 'n')
+m.n = math.max(m.n, time[1] * 1000000 + time[2])
+redis.call('HSET', meta_key, 'n', text(m.n))
 local last, heir = ARGV[2], ARGV[3]
 redis.pcall('XGROUP', 'CREATE', base .. 's', 'writers', '0', 'MKSTREAM')
 redis.call('HSET', meta_key, 'cur', heir == '' and last or heir, 'kept', ARGV[4])

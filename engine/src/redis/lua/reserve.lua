@@ -11,9 +11,9 @@ local g = m.cur and load_generation(m.cur)
 local lookups, buyers = {}, {}
 for i = 0, count - 1 do
   local at = 2 + i * PER_REQUEST
-  lookups[#lookups + 1] = 'k' .. ARGV[at] .. ':' .. ARGV[at + 6]
-  lookups[#lookups + 1] = 't' .. ARGV[at] .. ':' .. ARGV[at + 3]
-  buyers[#buyers + 1] = ARGV[at]
+  lookups[2 * i + 1] = 'k' .. ARGV[at] .. ':' .. ARGV[at + 6]
+  lookups[2 * i + 2] = 't' .. ARGV[at] .. ':' .. ARGV[at + 3]
+  buyers[i + 1] = ARGV[at]
 end
 local known = {}
 for generation in string.gmatch(m.kept, '%d+') do
@@ -26,7 +26,8 @@ for generation in string.gmatch(m.kept, '%d+') do
   end
 end
 local holdings = g and load_holdings(m.cur, buyers)
-local records, keys, again_records, events = {}, {}, {}, {}
+local records, record_words, keys, events = {}, {}, {}, {}
+local now_text = text(now)
 
 local function told(generation, number, record, repeated)
   return 'R|' .. generation .. '|' .. number .. '|' .. record .. '|' .. repeated .. '|'
@@ -36,11 +37,11 @@ end
 local function found(value)
   local generation, number = string.match(value, '^(%d+):(%d+):')
   local place = generation .. ':' .. number
-  local record = records[place] or again_records[place]
+  local record = records[place]
   if not record then
     record = redis.call('HGET', base .. 'r:' .. generation, number)
     if not record then broken('order ' .. place .. ' is missing') end
-    again_records[place] = record
+    records[place] = record
   end
   return told(generation, number, record, '1')
 end
@@ -66,8 +67,8 @@ for i = 0, count - 1 do
   local at = 2 + i * PER_REQUEST
   local buyer, generation, item, jti = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local amount, key, body = tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
-  local by_key = known['k' .. buyer .. ':' .. key]
-  local by_token = known['t' .. buyer .. ':' .. jti]
+  local key_name, token_name = lookups[2 * i + 1], lookups[2 * i + 2]
+  local by_key, by_token = known[key_name], known[token_name]
   local answer
   if by_key then
     answer = string.match(by_key, '^%d+:%d+:(.*)$') == body and found(by_key) or 'E|key_reused|'
@@ -87,14 +88,14 @@ for i = 0, count - 1 do
       change(g, -amount, true)
       local number, sequence = text(g.last_number), text(g.sequence)
       local record = number .. '|' .. buyer .. '|' .. g.item .. '|' .. ARGV[at + 5] .. '|' .. g.price .. '|'
-        .. text(now) .. '|' .. g.pay_within .. '|' .. sequence .. '|0'
+        .. now_text .. '|' .. g.pay_within .. '|' .. sequence .. '|0'
       records[g.generation .. ':' .. number] = record
+      record_words[#record_words + 1] = number
+      record_words[#record_words + 1] = record
       local value = g.generation .. ':' .. number .. ':' .. body
-      for _, name in ipairs({ 'k' .. buyer .. ':' .. key, 't' .. buyer .. ':' .. jti }) do
-        known[name] = value
-        keys[#keys + 1] = name
-        keys[#keys + 1] = value
-      end
+      known[key_name], known[token_name] = value, value
+      local last = #keys
+      keys[last + 1], keys[last + 2], keys[last + 3], keys[last + 4] = key_name, value, token_name, value
       events[#events + 1] = '[' .. sequence .. ',' .. number .. ',' .. buyer .. ',' .. ARGV[at + 5] .. ','
         .. key .. ',' .. body .. ',"' .. jti .. '"]'
       answer = told(g.generation, number, record, '0')
@@ -104,17 +105,12 @@ for i = 0, count - 1 do
 end
 
 if #events > 0 then
-  local set = {}
-  for place, record in pairs(records) do
-    set[#set + 1] = string.match(place, ':(%d+)$')
-    set[#set + 1] = record
-  end
-  call_many('HSET', base .. 'r:' .. g.generation, set)
+  call_many('HSET', base .. 'r:' .. g.generation, record_words)
   call_many('HSET', base .. 'k:' .. g.generation, keys)
   save_holdings(holdings)
   save_generation(g)
   append(m, events, '[' .. promo .. ',' .. g.generation .. ',' .. g.item .. ',' .. g.price .. ','
-    .. g.pay_within .. ',' .. text(now) .. ']')
+    .. g.pay_within .. ',' .. now_text .. ']')
   tell_sold(g)
 end
 return answers

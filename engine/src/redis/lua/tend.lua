@@ -6,10 +6,10 @@ local more, kept = 0, {}
 for generation in string.gmatch(m.kept, '%d+') do
   local g = load_generation(generation)
   local holdings = load_holdings(generation, {})
-  local taken = take_back(g, holdings, max)
+  local taken, is_found = take_back(g, holdings, max)
   if taken >= max then more = 1 end
   follow(g, generation == m.cur)
-  if taken > 0 or g.is_told then
+  if is_found or g.is_told then
     save_holdings(holdings)
     save_generation(g)
     tell_sold(g)
