@@ -22,7 +22,7 @@
 //! | [`dead_letters`] | what the writer set aside: shown, and put back |
 //! | [`recovery`] | an engine that lost its memory is rebuilt from the ledger |
 //! | [`sweeper`] | the expiry sweeper: ends unpaid orders, returns their units |
-//! | `workers` | both of them at work, started again when they fail |
+//! | `workers` | writer, sweeper and recovery at work, started again when they fail |
 //! | [`ledger`] | the SQL database; SQL lives nowhere else |
 //! | [`mod@audit`] | proves or refutes the stock equation |
 //! | [`history`] | holds what a crowd was told against the books |

@@ -7,7 +7,9 @@
 //! | `batch` | requests that arrive together travel as one call |
 //! | `told` | what the scripts answer, read |
 //! | `keys` | the names of all keys |
-//! | `promos`, `door`, `stock`, `stream`, `sessions`, `nodes` | the traits |
+//! | `packed` | an entry of the stream, unpacked |
+//! | `promos`, `door`, `stock`, `stream`, `sessions`, `nodes`, `recovery` | the traits |
+//! | `measure` | one call a reservation, for measurements |
 //!
 //! What an answer promises is what Redis promises of its own writes. With `appendonly yes` and
 //! `appendfsync always` a step is on the disk before it is answered, so a Redis that is killed loses
