@@ -74,3 +74,19 @@ impl<Q: Send + 'static, A: Send + 'static> Batch<Q, A> {
         }
     }
 }
+
+/// Splits a batch into one for each key, in the order of the keys; within each the order stays.
+pub(super) fn split_by<Q, A, K: Ord>(
+    mut batch: Vec<Asked<Q, A>>,
+    key_of: impl Fn(&Q) -> K,
+) -> Vec<(K, Vec<Asked<Q, A>>)> {
+    batch.sort_by_key(|(request, _)| key_of(request));
+    let mut parts = Vec::new();
+    while let Some((last, _)) = batch.last() {
+        let key = key_of(last);
+        let from = batch.partition_point(|(request, _)| key_of(request) < key);
+        parts.push((key, batch.split_off(from)));
+    }
+    parts.reverse();
+    parts
+}

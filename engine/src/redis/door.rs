@@ -5,7 +5,8 @@ use lua_free_rules::challenge::Attempt;
 use lua_free_rules::token::Access;
 use lua_free_rules::units::{BuyerId, Generation, ItemId, PromoId, Timestamp};
 
-use super::batch::{Asked, Missed};
+use super::batch::{Asked, Missed, split_by};
+use super::keys::buyer_word;
 use super::link::{Link, Repeat};
 use super::scripts::{self, Call};
 use super::told::{self, Parts, refused};
@@ -39,15 +40,10 @@ impl Door for Redis {
 
 /// Answers a batch: sessions first, then one call for each promo.
 pub(super) async fn enter_all(link: &Link, batch: Vec<Asked<Entry, Result<Access>>>) {
-    let mut batch = sessions::alive(link, batch, |entry| entry.session).await;
-    batch.sort_by_key(|(entry, _)| entry.promo);
-    let mut calls = Vec::new();
-    while let Some((first, _)) = batch.first() {
-        let promo = first.promo;
-        let end = batch.partition_point(|(entry, _)| entry.promo <= promo);
-        let rest = batch.split_off(end);
-        calls.push(enter_of(link, promo, std::mem::replace(&mut batch, rest)));
-    }
+    let batch = sessions::alive(link, batch, |entry| entry.session).await;
+    let calls = split_by(batch, |entry| entry.promo)
+        .into_iter()
+        .map(|(promo, batch)| enter_of(link, promo, batch));
     futures_util::future::join_all(calls).await;
 }
 
@@ -59,19 +55,16 @@ async fn enter_of(link: &Link, promo: PromoId, batch: Vec<Asked<Entry, Result<Ac
             |attempt| (attempt.id.to_string(), attempt.expires_at.0.to_string()),
         );
         let words = [
-            entry.session.buyer.to_string(),
+            buyer_word(entry.session.buyer),
             entry.jti.to_string(),
             challenge,
             ends,
         ];
         call.words.extend(words.map(String::into_bytes));
     }
-    let buyers: Vec<BuyerId> = batch.iter().map(|(entry, _)| entry.session.buyer).collect();
-    let mut buyers = buyers.into_iter();
     let answers: Result<Vec<String>> = link.call(&call, Repeat::Safe).await;
-    answer_all(batch, answers, |answer| {
-        let buyer = buyers.next().ok_or_else(|| told::odd(answer))?;
-        access(answer, promo, buyer)
+    answer_all(batch, answers, |entry, answer| {
+        access(&answer, promo, entry.session.buyer)
     });
 }
 
@@ -90,10 +83,10 @@ fn access(answer: &str, promo: PromoId, buyer: BuyerId) -> Result<Access> {
 }
 
 /// Tells each caller his answer; all of them, if the call failed.
-pub(super) fn answer_all<Q, T: Clone>(
+pub(super) fn answer_all<Q, T: Clone, A>(
     batch: Vec<Asked<Q, Result<T>>>,
-    answers: Result<Vec<String>>,
-    mut read: impl FnMut(&str) -> Result<T>,
+    answers: Result<Vec<A>>,
+    mut read: impl FnMut(&Q, A) -> Result<T>,
 ) {
     let answers = answers.and_then(|answers| {
         if answers.len() == batch.len() {
@@ -107,8 +100,8 @@ pub(super) fn answer_all<Q, T: Clone>(
     });
     match answers {
         Ok(answers) => {
-            for ((_, reply), answer) in batch.into_iter().zip(answers) {
-                let _ = reply.send(read(&answer));
+            for ((request, reply), answer) in batch.into_iter().zip(answers) {
+                let _ = reply.send(read(&request, answer));
             }
         }
         Err(error) => {

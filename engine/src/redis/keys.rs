@@ -1,7 +1,7 @@
 //! The names of all keys. Those of one promo share a hash tag, so that one script may touch them all in
 //! a cluster too; every other key stands alone.
 
-use lua_free_rules::units::{Generation, Nonce, PromoId};
+use lua_free_rules::units::{BuyerId, Generation, Nonce, PromoId};
 
 /// The names under one prefix.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl Keys {
         self.of_generation(promo, 'g', generation)
     }
 
-    /// What buyers hold in a generation.
+    /// What is known of the buyers of a generation.
     pub(super) fn holdings(&self, promo: PromoId, generation: Generation) -> String {
         self.of_generation(promo, 'h', generation)
     }
@@ -43,14 +43,9 @@ impl Keys {
         self.of_generation(promo, 'x', generation)
     }
 
-    /// The reservations of a generation.
-    pub(super) fn reservations(&self, promo: PromoId, generation: Generation) -> String {
+    /// Whose the reservations of a generation are.
+    pub(super) fn buyers(&self, promo: PromoId, generation: Generation) -> String {
         self.of_generation(promo, 'r', generation)
-    }
-
-    /// The idempotency keys and tokens that were used in a generation.
-    pub(super) fn used_keys(&self, promo: PromoId, generation: Generation) -> String {
-        self.of_generation(promo, 'k', generation)
     }
 
     fn of_generation(&self, promo: PromoId, kind: char, generation: Generation) -> String {
@@ -95,4 +90,12 @@ impl Keys {
     pub(super) fn events(&self) -> String {
         format!("{}:events", self.0)
     }
+}
+
+/// How long [`buyer_word`] is.
+pub(super) const BUYER_BYTES: i64 = 20;
+
+/// A buyer as the keys of a promo name him: always as long, so that a list of buyers can be counted through.
+pub(super) fn buyer_word(buyer: BuyerId) -> String {
+    format!("{:020}", buyer.0)
 }

@@ -2,9 +2,12 @@
 //! ships turns it on.
 
 use lua_free_rules::refusal::Refusal;
+use redis::Value;
 use redis::aio::ConnectionLike;
 
 use super::keys::Keys;
+use super::stock::Selling;
+use super::told::Reservations;
 use super::{Options, Redis, scripts, stock, told};
 use crate::{EngineError, Reserve, Reserved, Result, bounds};
 
@@ -38,20 +41,25 @@ impl OneCall {
         if request.session.buyer != request.access.buyer {
             return Err(Refusal::TokenInvalid.into());
         }
-        let promo = request.access.promo;
+        let selling = Selling::of(&request.access);
         let mut call = scripts::RESERVE_ONE.prepare_invoke();
-        call.key(self.keys.meta(promo));
+        call.key(self.keys.meta(selling.promo));
         call.key(self.keys.session(request.session.id));
-        call.arg(self.stream_max);
-        for word in stock::words(request) {
+        for word in stock::words(self.stream_max, selling, std::iter::once(request)) {
             call.arg(word);
         }
-        let answer: std::result::Result<(String,), _> = call.invoke_async(connection).await;
-        match answer {
-            Ok((answer,)) if answer == "E|not_signed_in|" => Err(Refusal::NotSignedIn.into()),
-            Ok((answer,)) => told::reserved(&answer, promo),
-            Err(error) => Err(EngineError::Unavailable(error.to_string())),
+        let answers: Vec<Value> = call
+            .invoke_async(connection)
+            .await
+            .map_err(|error| EngineError::Unavailable(error.to_string()))?;
+        let is_signed_out =
+            |answer: &Value| matches!(answer, Value::BulkString(it) if it == b"E|not_signed_in|");
+        if answers.iter().any(is_signed_out) {
+            return Err(Refusal::NotSignedIn.into());
         }
+        let (common, answers) = Reservations::read(answers)?;
+        let answer = answers.first().ok_or_else(|| told::odd("no answer"))?;
+        common.reserved(request, answer)
     }
 }
 

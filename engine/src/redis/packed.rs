@@ -1,9 +1,11 @@
 //! An entry of the stream, unpacked. Its name is `<number of the last event>-<how many events>`; its field
-//! `e` holds an event a line. Reservations are written short, as a list, and what they have in common is
+//! `e` holds an event a line. Reservations are written short, as [`Line`]s, and what they have in common is
 //! in the field `h`; every other event is written out in JSON. A line that cannot be read is handed on as
 //! it is, so that it is set aside and not lost.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
 use lua_free_rules::units::{
     BuyerId, Generation, ItemId, Millis, Money, Nonce, OrderId, PromoId, ReservationNumber,
@@ -21,17 +23,64 @@ pub(super) struct Packed {
     pub(super) events: Vec<String>,
 }
 
-/// promo, generation, item, price in minor units, pay within in ms, made at
+/// What the reservations of an entry have in common: promo, generation, item, price in minor units, pay
+/// within in ms, made at, number of the first one, and how far the numbers of their changes are ahead of
+/// theirs. The others follow without a gap.
 #[derive(Deserialize)]
-struct Header(i64, i64, i64, i64, u64, i64);
+struct Header(i64, i64, i64, i64, u64, i64, i64, i64);
 
-/// sequence, number, buyer, amount, key, body, jti
-#[derive(Deserialize)]
-struct Reserved(i64, i64, i64, u32, String, String, Nonce);
+/// What was reserved for whom, and why: five parts with tabs between, the texts in JSON, which has no raw
+/// tab or line break. Redis keeps it with the buyer as it stands in the stream.
+pub(super) struct Line<'a> {
+    /// Who.
+    pub(super) buyer: BuyerId,
+    /// How many.
+    pub(super) amount: u32,
+    /// What for.
+    pub(super) cause: Cause<'a>,
+}
 
-/// sequence, number, buyer, amount, order number, payment
-#[derive(Deserialize)]
-struct ReservedAgain(i64, i64, i64, u32, i64, String);
+/// Why units were reserved.
+pub(super) enum Cause<'a> {
+    /// A request: token, key, digest.
+    Request(Nonce, Cow<'a, str>, Cow<'a, str>),
+    /// A payment that came late, and the order it is for.
+    Payment(Cow<'a, str>, ReservationNumber),
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\t{}\t", self.buyer, self.amount)?;
+        match &self.cause {
+            Cause::Request(jti, key, body) => write!(f, "{jti}\t{}\t{}", json(key), json(body)),
+            Cause::Payment(payment, order) => write!(f, "\t{}\t{}", json(payment), order.0),
+        }
+    }
+}
+
+impl Line<'_> {
+    fn read(line: &str) -> Option<Self> {
+        let mut parts = line.split('\t');
+        let mut next = || parts.next();
+        let (buyer, amount, jti, key, body) = (next()?, next()?, next()?, next()?, next()?);
+        let text = |part| serde_json::from_str::<String>(part).ok().map(Cow::Owned);
+        let cause = if jti.is_empty() {
+            Cause::Payment(text(key)?, ReservationNumber(body.parse().ok()?))
+        } else {
+            Cause::Request(jti.parse().ok()?, text(key)?, text(body)?)
+        };
+        parts.next().is_none().then_some(Self {
+            buyer: BuyerId(buyer.parse().ok()?),
+            amount: amount.parse().ok()?,
+            cause,
+        })
+    }
+}
+
+/// A text in JSON: without a raw tab or line break, and as it stands in an event.
+pub(super) fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
 
 impl Packed {
     /// Reads an entry. One that was deleted has no fields, and no events.
@@ -41,12 +90,17 @@ impl Packed {
         let header = fields.get("h").map_or("", String::as_str);
         let lines = fields.get("e").map_or("", String::as_str);
         let header: Option<Header> = serde_json::from_str(header).ok();
-        let events = lines.split('\n').filter(|line| !line.is_empty());
+        let lines = lines.split('\n').filter(|line| !line.is_empty());
+        let event = |(index, line): (usize, &str)| {
+            let event = header
+                .as_ref()
+                .and_then(|header| header.event(i64::try_from(index).ok()?, Line::read(line)?));
+            let written = event.and_then(|event| serde_json::to_string(&event).ok());
+            written.unwrap_or_else(|| line.to_owned())
+        };
         Self {
             last: last_of(id).unwrap_or_default(),
-            events: events
-                .map(|line| written_out(header.as_ref(), line).unwrap_or_else(|| line.to_owned()))
-                .collect(),
+            events: lines.enumerate().map(event).collect(),
         }
     }
 
@@ -68,63 +122,47 @@ pub(super) fn last_of(id: &str) -> Option<i64> {
     id.split_once('-')?.0.parse().ok()
 }
 
-fn written_out(header: Option<&Header>, line: &str) -> Option<String> {
-    if !line.starts_with('[') {
-        return None;
-    }
-    let header = header?;
-    let (sequence, change) = if let Ok(short) = serde_json::from_str::<Reserved>(line) {
-        let reservation = header.reservation(short.1, short.0, short.1, short.2, short.3)?;
-        let change = Change::Reserved {
-            reservation,
-            key: short.4,
-            body: short.5,
-            jti: short.6,
-        };
-        (short.0, change)
-    } else {
-        let short: ReservedAgain = serde_json::from_str(line).ok()?;
-        let reservation = header.reservation(short.4, short.0, short.1, short.2, short.3)?;
-        let payment = short.5;
-        let change = Change::ReservedAgain {
-            reservation,
-            payment,
-        };
-        (short.0, change)
-    };
-    let event = Event {
-        promo: PromoId(header.0),
-        generation: Generation(header.1),
-        sequence: Sequence(sequence),
-        at: Timestamp(header.5),
-        change,
-    };
-    serde_json::to_string(&event).ok()
-}
-
 impl Header {
-    fn reservation(
-        &self,
-        order: i64,
-        sequence: i64,
-        number: i64,
-        buyer: i64,
-        amount: u32,
-    ) -> Option<Reservation> {
-        Some(Reservation {
+    /// The event of the line at `index`.
+    fn event(&self, index: i64, line: Line<'_>) -> Option<Event> {
+        let number = self.6.checked_add(index)?;
+        let sequence = Sequence(number.checked_add(self.7)?);
+        let order = match line.cause {
+            Cause::Request(..) => ReservationNumber(number),
+            Cause::Payment(_, order) => order,
+        };
+        let reservation = Reservation {
             order: OrderId {
                 promo: PromoId(self.0),
                 generation: Generation(self.1),
-                number: ReservationNumber(order),
+                number: order,
             },
             number: ReservationNumber(number),
-            buyer: BuyerId(buyer),
+            buyer: line.buyer,
             item: ItemId(self.2),
-            amount,
+            amount: line.amount,
             price: Money::from_minor(self.3)?,
             made_at: Timestamp(self.5),
             pay_within: Millis::new(self.4),
-            sequence: Sequence(sequence),
+            sequence,
+        };
+        Some(Event {
+            promo: PromoId(self.0),
+            generation: Generation(self.1),
+            sequence,
+            at: Timestamp(self.5),
+            change: match line.cause {
+                Cause::Request(jti, key, body) => Change::Reserved {
+                    reservation,
+                    key: key.into_owned(),
+                    body: body.into_owned(),
+                    jti,
+                },
+                Cause::Payment(payment, _) => Change::ReservedAgain {
+                    reservation,
+                    payment: payment.into_owned(),
+                },
+            },
         })
     }
 }

@@ -5,6 +5,7 @@
 //! written only if that mark still stands: one who was held up and replaced writes nothing more. The
 //! last step of a promo takes the mark away, and only after all of them is the run recorded.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use lua_free_rules::units::{BuyerId, Generation, PromoId, Timestamp};
 use redis::cmd;
 
 use super::Redis;
+use super::keys::{BUYER_BYTES, buyer_word};
 use super::link::{self, Memory, Repeat};
+use super::packed::{Cause, Line};
 use super::scripts::{self, Call};
-use super::stock::json;
 use crate::past::{Past, PastGeneration, PastReservation};
 use crate::{Recovery, Result, Signal, Signals as _};
 
@@ -216,46 +218,31 @@ impl<'a> Rebuild<'a> {
     async fn write(&mut self, number: Generation, generation: &PastGeneration) -> Result<()> {
         let promo = self.past.promo;
         let keys = self.redis.link.keys.clone();
-        let (holdings, reservations, used_keys) = (
-            keys.holdings(promo, number),
-            keys.reservations(promo, number),
-            keys.used_keys(promo, number),
-        );
         for key in [
-            &holdings,
-            &reservations,
-            &used_keys,
-            &keys.expiring(promo, number),
+            keys.holdings(promo, number),
+            keys.buyers(promo, number),
+            keys.expiring(promo, number),
         ] {
-            self.add(vec!["UNLINK".to_owned(), key.clone()]).await?;
+            self.add(vec!["UNLINK".to_owned(), key]).await?;
         }
         let held = generation.held();
         let used = held.len();
-        self.write_holdings(&holdings, &held, "2").await?;
+        let mut lines: BTreeMap<BuyerId, String> = BTreeMap::new();
         for (reserved, made) in &generation.reservations {
-            let mut set = vec!["HSET".to_owned(), reservations.clone()];
-            set.extend([reserved.0.to_string(), record(made)]);
-            let order = made.reservation.order.number.0;
-            if let Some(payment) = &made.payment {
-                set.extend([
-                    format!("p{order}:{}", json(payment)),
-                    reserved.0.to_string(),
-                ]);
-                if !made.is_released {
-                    set.extend([format!("h{order}"), reserved.0.to_string()]);
-                }
-            }
+            let buyer = made.reservation.buyer;
+            lines.entry(buyer).or_default().push_str(&line_of(made));
+            let at = (reserved.0 - 1) * BUYER_BYTES;
+            let set = ["SETRANGE", &keys.buyers(promo, number), &at.to_string()];
+            let mut set: Vec<String> = set.map(str::to_owned).to_vec();
+            set.push(buyer_word(buyer));
             self.add(set).await?;
-            if let Some((key, body, jti)) = &made.request
-                && self.now < generation.terms.forget_at()
-            {
-                let buyer = made.reservation.buyer;
-                let value = format!("{}:{}:{}", number.0, reserved.0, json(body));
-                let mut set = vec!["HSET".to_owned(), used_keys.clone()];
-                set.extend([format!("k{buyer}:{}", json(key)), value.clone()]);
-                set.extend([format!("t{buyer}:{jti}"), value]);
-                self.add(set).await?;
-            }
+        }
+        for (buyer, lines) in lines {
+            let units = held.get(&buyer).copied().unwrap_or_default();
+            let place = if units == 0 { "0" } else { "2" };
+            let known = format!("{units}|{place}||||{lines}");
+            self.add_holding(&keys.holdings(promo, number), buyer, known)
+                .await?;
         }
         let mut set = vec!["HSET".to_owned(), keys.generation(promo, number)];
         set.extend(pairs(&generation.terms, generation.proposal())?);
@@ -308,15 +295,17 @@ impl<'a> Rebuild<'a> {
         };
         for key in [
             keys.holdings(promo, number),
-            keys.reservations(promo, number),
-            keys.used_keys(promo, number),
+            keys.buyers(promo, number),
             keys.expiring(promo, number),
             keys.generation(promo, number),
         ] {
             self.add(vec!["UNLINK".to_owned(), key]).await?;
         }
-        self.write_holdings(&keys.holdings(promo, number), &held, "0")
-            .await?;
+        for (buyer, units) in held {
+            let known = format!("{units}|0||||");
+            self.add_holding(&keys.holdings(promo, number), buyer, known)
+                .await?;
+        }
         let mut set = vec!["HSET".to_owned(), keys.generation(promo, number)];
         set.extend(pairs(&terms, before.proposal())?);
         let epoch = (self.epoch + 1).to_string();
@@ -336,18 +325,9 @@ impl<'a> Rebuild<'a> {
         Ok(terms)
     }
 
-    async fn write_holdings(
-        &mut self,
-        key: &str,
-        held: &BTreeMap<BuyerId, u32>,
-        place: &str,
-    ) -> Result<()> {
-        for (buyer, units) in held {
-            let holding = format!("{units}|{place}||||");
-            let set = ["HSET", key, &buyer.to_string(), &holding];
-            self.add(set.map(str::to_owned).to_vec()).await?;
-        }
-        Ok(())
+    async fn add_holding(&mut self, key: &str, buyer: BuyerId, known: String) -> Result<()> {
+        let set = vec!["HSET".to_owned(), key.to_owned(), buyer_word(buyer), known];
+        self.add(set).await
     }
 
     async fn add(&mut self, command: Vec<String>) -> Result<()> {
@@ -401,20 +381,29 @@ fn written(terms: &Terms) -> Result<String> {
     serde_json::to_string(terms).map_err(|error| super::told::odd(&error.to_string()))
 }
 
-/// A reservation as the scripts keep it.
-fn record(made: &PastReservation) -> String {
+/// A reservation as the scripts keep it with its buyer.
+fn line_of(made: &PastReservation) -> String {
     let reservation = &made.reservation;
+    let cause = match (&made.request, &made.payment) {
+        (Some((key, body, jti)), _) => {
+            Cause::Request(*jti, Cow::Borrowed(key), Cow::Borrowed(body))
+        }
+        (None, payment) => Cause::Payment(
+            Cow::Borrowed(payment.as_deref().unwrap_or_default()),
+            reservation.order.number,
+        ),
+    };
+    let line = Line {
+        buyer: reservation.buyer,
+        amount: reservation.amount,
+        cause,
+    };
     format!(
-        "{}|{}|{}|{}|{}|{}|{}|{}|{}",
-        reservation.order.number.0,
-        reservation.buyer,
-        reservation.item,
-        reservation.amount,
-        reservation.price.minor(),
+        "\n{}{}|{}|{}|{line}",
+        if made.is_released { '-' } else { '+' },
+        reservation.number.0,
+        reservation.sequence.0 - reservation.number.0,
         reservation.made_at.0,
-        reservation.pay_within.ms(),
-        reservation.sequence.0,
-        u8::from(made.is_released),
     )
 }
 

@@ -18,6 +18,7 @@ macro_rules! of_promo {
 
 of_promo!(RESERVE, "reserve.lua");
 of_promo!(RESERVE_AGAIN, "reserve_again.lua");
+of_promo!(RESERVATION, "reservation.lua");
 of_promo!(RELEASE, "release.lua");
 of_promo!(ENTER, "enter.lua");
 of_promo!(SPEND, "spend.lua");

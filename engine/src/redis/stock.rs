@@ -1,14 +1,19 @@
 //! Stock: reserving in batches; reserving again and releasing one by one.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use lua_free_rules::refusal::Refusal;
-use lua_free_rules::units::{OrderId, PromoId};
-use redis::cmd;
+use lua_free_rules::token::Access;
+use lua_free_rules::units::{Generation, ItemId, OrderId, PromoId};
+use redis::Value;
 
-use super::batch::{Asked, Missed};
+use super::batch::{Asked, Missed, split_by};
+use super::keys::buyer_word;
 use super::link::{Link, Repeat};
+use super::packed::{Cause, Line, json};
 use super::scripts::{self, Call};
-use super::told::{self, Parts, refused};
+use super::told::{self, Parts, Reservations, refused};
 use super::{Redis, sessions};
 use crate::bounds;
 use crate::{EngineError, Release, Reservation, Reserve, Reserved, Result, Stock};
@@ -55,16 +60,18 @@ impl Stock for Redis {
     }
 
     async fn reservation(&self, order: OrderId) -> Result<Option<Reservation>> {
-        let mut get = cmd("HGET");
-        get.arg(self.link.keys.reservations(order.promo, order.generation))
-            .arg(order.number.0);
-        let Some(record): Option<String> = self.link.ask(&get, Repeat::Safe).await? else {
-            return Ok(None);
-        };
-        let answer = format!("R|{}|{}|{record}", order.generation.0, order.number.0);
-        let found = told::reservation(&mut Parts::of(&answer, "R")?, order.promo)?;
-        // Its number may be that of a late payment's reservation for another order.
-        Ok((found.order == order).then_some(found))
+        let words = [order.generation.0, order.number.0].map(|word| word.to_string());
+        let call = Call::new(
+            &scripts::RESERVATION,
+            self.link.keys.meta(order.promo),
+            words,
+        );
+        let answer: String = self.link.call(&call, Repeat::Safe).await?;
+        match refused(&answer) {
+            Ok(found) => told::reservation(&mut Parts::of(found, "R")?, order.promo).map(Some),
+            Err(EngineError::Refused(Refusal::NotFound)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -75,7 +82,7 @@ pub(super) async fn reserve_all(
     batch: Vec<Asked<Reserve, Result<Reserved>>>,
 ) {
     let batch = sessions::alive(link, batch, |request| request.session).await;
-    let mut batch: Vec<_> = batch
+    let batch: Vec<_> = batch
         .into_iter()
         .filter_map(|(request, reply)| {
             if request.session.buyer == request.access.buyer {
@@ -86,56 +93,89 @@ pub(super) async fn reserve_all(
             None
         })
         .collect();
-    batch.sort_by_key(|(request, _)| request.access.promo);
-    let mut calls = Vec::new();
-    while let Some((first, _)) = batch.first() {
-        let promo = first.access.promo;
-        let end = batch.partition_point(|(request, _)| request.access.promo <= promo);
-        let rest = batch.split_off(end);
-        calls.push(reserve_of(
-            link,
-            stream_max,
-            promo,
-            std::mem::replace(&mut batch, rest),
-        ));
-    }
+    let calls = split_by(batch, |request| Selling::of(&request.access))
+        .into_iter()
+        .map(|(selling, batch)| reserve_of(link, stream_max, selling, batch));
     futures_util::future::join_all(calls).await;
+}
+
+/// What the tokens of one call are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Selling {
+    /// Which promo.
+    pub(super) promo: PromoId,
+    generation: Generation,
+    item: ItemId,
+}
+
+impl Selling {
+    /// What a token is for.
+    pub(super) const fn of(access: &Access) -> Self {
+        Self {
+            promo: access.promo,
+            generation: access.generation,
+            item: access.item,
+        }
+    }
 }
 
 async fn reserve_of(
     link: &Link,
     stream_max: u64,
-    promo: PromoId,
+    selling: Selling,
     batch: Vec<Asked<Reserve, Result<Reserved>>>,
 ) {
-    let mut call = Call::new(
-        &scripts::RESERVE,
-        link.keys.meta(promo),
-        [stream_max.to_string()],
+    let words = words(
+        stream_max,
+        selling,
+        batch.iter().map(|(request, _)| request),
     );
-    for (request, _) in &batch {
-        call.words.extend(words(request).map(String::into_bytes));
+    let call = Call::new(&scripts::RESERVE, link.keys.meta(selling.promo), words);
+    let answers: Result<Vec<Value>> = link.call(&call, Repeat::Safe).await;
+    match answers.and_then(Reservations::read) {
+        Ok((common, answers)) => super::door::answer_all(batch, Ok(answers), |request, answer| {
+            common.reserved(request, &answer)
+        }),
+        Err(error) => super::door::answer_all(batch, Err::<Vec<Value>, _>(error), |_, answer| {
+            Err(told::odd(&format!("{answer:?}")))
+        }),
     }
-    let answers: Result<Vec<String>> = link.call(&call, Repeat::Safe).await;
-    super::door::answer_all(batch, answers, |answer| told::reserved(answer, promo));
 }
 
-/// The words of a request in the script.
-pub(super) fn words(request: &Reserve) -> [String; 8] {
-    let access = &request.access;
-    [
-        access.buyer.to_string(),
-        access.generation.0.to_string(),
-        access.item.to_string(),
-        access.jti.to_string(),
-        access.expires_at.0.to_string(),
-        request.amount.to_string(),
-        json(&request.key),
-        json(&request.body),
-    ]
-}
-
-/// A text in JSON: without a raw line break, and as it stands in an event.
-pub(super) fn json(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// The words of a call for requests whose tokens are all for the same.
+pub(super) fn words<'a>(
+    stream_max: u64,
+    selling: Selling,
+    requests: impl Iterator<Item = &'a Reserve> + Clone,
+) -> Vec<String> {
+    let expires_at = requests.clone().map(|request| request.access.expires_at.0);
+    let mut words = vec![
+        stream_max.to_string(),
+        selling.generation.0.to_string(),
+        selling.item.to_string(),
+        expires_at.min().unwrap_or_default().to_string(),
+    ];
+    for request in requests {
+        let access = &request.access;
+        let line = Line {
+            buyer: access.buyer,
+            amount: request.amount,
+            cause: Cause::Request(
+                access.jti,
+                Cow::Borrowed(&request.key),
+                Cow::Borrowed(&request.body),
+            ),
+        };
+        words.extend([
+            buyer_word(access.buyer),
+            // What the scripts keep of a buyer whose only step was to fetch this token.
+            format!(
+                "0|1|{}|{}|{}|{}",
+                access.jti, access.issued_at.0, access.expires_at.0, access.amount_max
+            ),
+            request.amount.to_string(),
+            line.to_string(),
+        ]);
+    }
+    words
 }

@@ -5,8 +5,9 @@ use lua_free_rules::units::{
     BuyerId, Generation, ItemId, Millis, Money, OrderId, PromoId, ReservationNumber, Sequence,
     SoldEpoch, Timestamp,
 };
+use redis::Value;
 
-use crate::{EngineError, Reservation, Reserved, Result};
+use crate::{EngineError, Reservation, Reserve, Reserved, Result};
 
 /// An answer's parts, in order.
 pub(super) struct Parts<'a> {
@@ -49,14 +50,19 @@ pub(super) fn odd(answer: &str) -> EngineError {
 impl<'a> Parts<'a> {
     /// The parts of `answer`, the first of which must be `kind`.
     pub(super) fn of(answer: &'a str, kind: &str) -> Result<Self> {
-        let mut parts = answer.split('|');
-        if parts.next() == Some(kind) {
-            return Ok(Self {
-                parts,
-                whole: answer,
-            });
+        let mut parts = Self::all(answer);
+        if parts.text()? == kind {
+            return Ok(parts);
         }
         Err(odd(answer))
+    }
+
+    /// All parts of `answer`.
+    fn all(answer: &'a str) -> Self {
+        Self {
+            parts: answer.split('|'),
+            whole: answer,
+        }
     }
 
     /// The next part as it is.
@@ -75,7 +81,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// `generation|number|<record>`: a reservation of `promo`.
+/// The parts of a reservation of `promo`, in the order that the prelude says.
 pub(super) fn reservation(parts: &mut Parts<'_>, promo: PromoId) -> Result<Reservation> {
     let generation = Generation(parts.read()?);
     let number = ReservationNumber(parts.read()?);
@@ -84,7 +90,7 @@ pub(super) fn reservation(parts: &mut Parts<'_>, promo: PromoId) -> Result<Reser
         generation,
         number: ReservationNumber(parts.read()?),
     };
-    let reservation = Reservation {
+    Ok(Reservation {
         order,
         number,
         buyer: BuyerId(parts.read()?),
@@ -94,21 +100,86 @@ pub(super) fn reservation(parts: &mut Parts<'_>, promo: PromoId) -> Result<Reser
         made_at: Timestamp(parts.read()?),
         pay_within: Millis::new(parts.read()?),
         sequence: Sequence(parts.read()?),
-    };
-    // Whether it was released.
-    parts.text()?;
-    Ok(reservation)
+    })
 }
 
-/// The answer to a request to reserve.
-pub(super) fn reserved(answer: &str, promo: PromoId) -> Result<Reserved> {
-    let mut parts = Parts::of(refused(answer)?, "R")?;
-    Ok(Reserved {
-        reservation: reservation(&mut parts, promo)?,
-        repeated: parts.flag()?,
-        sold_out: parts.flag()?,
-        sold_epoch: SoldEpoch(parts.read()?),
-    })
+/// What all that one call reserved has in common.
+pub(super) struct Reservations {
+    generation: Generation,
+    price: Money,
+    pay_within: Millis,
+    made_at: Timestamp,
+    /// How far the number of a change is ahead of the number of its reservation.
+    ahead: i64,
+    sold_out: bool,
+    sold_epoch: SoldEpoch,
+}
+
+impl Reservations {
+    /// Reads the answer to a call: what is common, and the answers to its requests.
+    pub(super) fn read(mut answers: Vec<Value>) -> Result<(Self, Vec<Value>)> {
+        if answers.is_empty() {
+            return Err(odd("nothing"));
+        }
+        let rest = answers.split_off(1);
+        let Some(Value::BulkString(common)) = answers.first() else {
+            return Err(odd(&format!("{answers:?}")));
+        };
+        let common = String::from_utf8_lossy(common);
+        // A promo that was never published: everything is refused, and nothing else is said.
+        let mut parts = Parts::all(if common.is_empty() {
+            "0|0|0|0|0|0|0"
+        } else {
+            &common
+        });
+        let common = Self {
+            generation: Generation(parts.read()?),
+            price: money(&mut parts)?,
+            pay_within: Millis::new(parts.read()?),
+            made_at: Timestamp(parts.read()?),
+            ahead: parts.read()?,
+            sold_out: parts.flag()?,
+            sold_epoch: SoldEpoch(parts.read()?),
+        };
+        Ok((common, rest))
+    }
+
+    /// The answer to a request.
+    pub(super) fn reserved(&self, request: &Reserve, answer: &Value) -> Result<Reserved> {
+        let access = &request.access;
+        let (reservation, repeated) = match answer {
+            Value::Int(number) => {
+                let reservation = Reservation {
+                    order: OrderId {
+                        promo: access.promo,
+                        generation: self.generation,
+                        number: ReservationNumber(*number),
+                    },
+                    number: ReservationNumber(*number),
+                    buyer: access.buyer,
+                    item: access.item,
+                    amount: request.amount,
+                    price: self.price,
+                    made_at: self.made_at,
+                    pay_within: self.pay_within,
+                    sequence: Sequence(number.saturating_add(self.ahead)),
+                };
+                (reservation, false)
+            }
+            Value::BulkString(answer) => {
+                let answer = String::from_utf8_lossy(answer);
+                let mut parts = Parts::of(refused(&answer)?, "R")?;
+                (reservation(&mut parts, access.promo)?, true)
+            }
+            _ => return Err(odd(&format!("{answer:?}"))),
+        };
+        Ok(Reserved {
+            reservation,
+            repeated,
+            sold_out: self.sold_out,
+            sold_epoch: self.sold_epoch,
+        })
+    }
 }
 
 fn money(parts: &mut Parts<'_>) -> Result<Money> {

@@ -5,15 +5,21 @@
 --                event), w (events that wait in the stream), state (who rebuilds it, while that lasts),
 --                fence (the number of who rebuilt it last)
 --   g:<gen>      hash: terms and counts of a generation
---   h:<gen>      hash: buyer -> held|place|jti|issued_at|expires_at|amount_max
+--   h:<gen>      hash: buyer -> all that is known of him, so that a request costs one read and one write:
+--                first what he holds, held|place|jti|issued_at|expires_at|amount_max, then a line for each
+--                of his reservations, the state + (holds units) or - (released) before
+--                <number>|<sequence - number>|<made at>|<event>
 --   x:<gen>      sorted set: buyers whose place is issued, by the expiry of its token; who used his since
 --                stays in it until somebody looks for places that can be taken back
---   r:<gen>      hash: number -> reservation; h<order> -> its reservation for a late payment that still
---                holds units; p<order>:<payment> -> the reservation that payment asked for
---   k:<gen>      hash: k<buyer>:<key> and t<buyer>:<jti> -> gen:number:body
+--   r:<gen>      string: whose reservation each number is, BUYER_BYTES a number
 --   c:<id>       a challenge that was spent
 --   s            stream of order events, its entries named <number of the last event>-<how many events>
 --   d            hash: events that were set aside
+--
+-- A buyer is written with leading zeros, BUYER_BYTES long. The event of a reservation, as the stream has it
+-- too, has five parts with tabs between: buyer, amount, jti, then idempotency key and digest of the request,
+-- both in JSON, which has no raw tab. That of a late payment has no jti, the payment in JSON as its key, and
+-- its order's number as its digest.
 --
 -- Nothing is written before everything was decided, so a script that fails has changed nothing. Numbers
 -- that only pass through stay text: a Lua number has 53 bits.
@@ -26,6 +32,8 @@ local LEEWAY_MS = 2000
 local REOPEN_EVERY_MS = 1000
 -- Longest list of words in one command; Lua's stack has a bound.
 local WORDS_MAX = 1000
+
+local BUYER_BYTES = 20
 
 local format = string.format
 local function text(number) return format('%d', number) end
@@ -129,19 +137,19 @@ local function load_holdings(generation, buyers)
   return all
 end
 
--- place: '0' none, '1' issued, '2' used; jti '' where no token can still be used.
+-- place: '0' none, '1' issued, '2' used; jti '' where no token can still be used; lines: his reservations.
 local function holding(all, buyer)
   local kept = all.known[buyer]
   if kept == nil then
     kept = redis.call('HGET', base .. 'h:' .. all.generation, buyer)
     all.known[buyer] = kept
   end
-  if not kept then return { held = 0, place = '0', jti = '' } end
+  if not kept then return { held = 0, place = '0', jti = '', lines = '' } end
   if type(kept) == 'table' then return kept end
-  local held, place, jti, issued_at, expires_at, amount_max =
-    string.match(kept, '^(%d+)|(%d)|([^|]*)|(%d*)|(%d*)|(%d*)$')
+  local held, place, jti, issued_at, expires_at, amount_max, lines =
+    string.match(kept, '^(%d+)|(%d)|([^|]*)|(%d*)|(%d*)|(%d*)(.*)$')
   return { held = tonumber(held), place = place, jti = jti, issued_at = issued_at,
-    expires_at = tonumber(expires_at), amount_max = amount_max }
+    expires_at = tonumber(expires_at), amount_max = amount_max, lines = lines }
 end
 
 -- Gives a buyer another place, counted in the generation.
@@ -171,12 +179,12 @@ local function save_holdings(all)
   local set, del, zadd, zrem = {}, {}, {}, all.stale
   for buyer in pairs(all.changed) do
     local h = all.known[buyer]
-    if h.held == 0 and h.place == '0' then
+    if h.held == 0 and h.place == '0' and h.lines == '' then
       del[#del + 1] = buyer
     else
       set[#set + 1] = buyer
       set[#set + 1] = text(h.held) .. '|' .. h.place .. '|' .. h.jti .. '|' .. (h.issued_at or '') .. '|'
-        .. (h.expires_at and text(h.expires_at) or '') .. '|' .. (h.amount_max or '')
+        .. (h.expires_at and text(h.expires_at) or '') .. '|' .. (h.amount_max or '') .. h.lines
     end
     if h.place == '1' then
       zadd[#zadd + 1] = text(h.expires_at)
@@ -225,7 +233,53 @@ local function in_window(g)
   return nil
 end
 
--- order number, buyer, item, amount, price, made at, pay within, sequence, released
-local RECORD = '^(%d+)|(%-?%d+)|(%-?%d+)|(%d+)|(%d+)|(%-?%d+)|(%d+)|(%d+)|([01])$'
+local RESERVATION = '\n([+-])(%d+)|(%-?%d+)|(%-?%d+)|((%-?%d+)\t(%d+)\t([^\t\n]*)\t([^\t\n]*)\t([^\n]*))'
+
+-- The first reservation in a buyer's lines that `is_wanted` accepts, or nil.
+local function find(lines, is_wanted)
+  for state, number, ahead, made_at, words, buyer, amount, jti, key, body in string.gmatch(lines, RESERVATION) do
+    local made = { is_held = state == '+', number = number, ahead = ahead, made_at = made_at, words = words,
+      buyer = buyer, amount = amount, jti = jti, key = key, body = body }
+    -- That of a late payment is one of another order's.
+    made.order = jti == '' and body or number
+    if is_wanted(made) then return made end
+  end
+end
+
+-- The line of a reservation that has a number by now.
+local function line(number, ahead, made_at, words)
+  return '\n+' .. number .. '|' .. ahead .. '|' .. made_at .. '|' .. words
+end
+
+-- A reservation by its number, and its buyer's word; nil if there is none.
+local function reservation(all, number)
+  local at = (tonumber(number) - 1) * BUYER_BYTES
+  if at < 0 then return nil end
+  local buyer = redis.call('GETRANGE', base .. 'r:' .. all.generation, text(at), text(at + BUYER_BYTES - 1))
+  -- Numbers that a rebuild left out are filled with zero bytes.
+  if not string.find(buyer, '^%-?%d+$') then return nil end
+  local h = holding(all, buyer)
+  return find(h.lines, function(made) return made.number == number end), buyer
+end
+
+-- How a reservation is answered: generation, number, order number, buyer, item, amount, price, made at,
+-- pay within, sequence.
+local function answer_of(g, made)
+  return g.generation .. '|' .. made.number .. '|' .. made.order .. '|' .. made.buyer .. '|' .. g.item .. '|'
+    .. made.amount .. '|' .. g.price .. '|' .. made.made_at .. '|' .. g.pay_within .. '|'
+    .. text(tonumber(made.number) + tonumber(made.ahead))
+end
+
+-- Says whose the next numbers are. This is the first write of a step: it fails where no more numbers fit.
+local function write_buyers(g, first, buyers)
+  redis.call('SETRANGE', base .. 'r:' .. g.generation, text((first - 1) * BUYER_BYTES), table.concat(buyers))
+end
+
+-- What the reservations in an entry have in common; `first` is the number of the first of them, the others
+-- follow without a gap.
+local function reserved_header(g, first, ahead)
+  return '[' .. promo .. ',' .. g.generation .. ',' .. g.item .. ',' .. g.price .. ',' .. g.pay_within .. ','
+    .. text(now) .. ',' .. text(first) .. ',' .. text(ahead) .. ']'
+end
 
 local function order_words(generation, number) return '"' .. promo .. '-' .. generation .. '-' .. number .. '"' end

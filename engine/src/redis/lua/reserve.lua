@@ -1,52 +1,55 @@
 -- Reserves units for many requests in one step, as one entry of the stream.
--- ARGV: 1 the stream's bound; then eight words a request: buyer, generation, item, jti, expires_at of the
--- token, amount, key and body in JSON.
--- Answers a line for each: R|generation|number|<record>|repeated|sold out|epoch, or E|refusal|detail.
-local PER_REQUEST = 8
+-- ARGV: 1 the stream's bound, 2 generation and 3 item of all the tokens, 4 when the first of them expires;
+-- then four words a request: buyer, what he holds in case he did nothing yet but fetch this token, amount,
+-- and the event.
+-- Answers generation|price|pay within|now|sequence - number|sold out|epoch, then for each request the number
+-- of its new reservation, R|<reservation> that an earlier one made, or E|refusal|detail.
+local PER_REQUEST, FIRST = 4, 5
 local stream_max = tonumber(ARGV[1])
-local count = (#ARGV - 1) / PER_REQUEST
+local generation, item = ARGV[2], ARGV[3]
 local m = load_meta()
 local g = m.cur and load_generation(m.cur)
 
-local lookups, buyers = {}, {}
-for i = 0, count - 1 do
-  local at = 2 + i * PER_REQUEST
-  lookups[2 * i + 1] = 'k' .. ARGV[at] .. ':' .. ARGV[at + 6]
-  lookups[2 * i + 2] = 't' .. ARGV[at] .. ':' .. ARGV[at + 3]
-  buyers[i + 1] = ARGV[at]
-end
-local known = {}
-for generation in string.gmatch(m.kept, '%d+') do
-  for first = 1, #lookups, WORDS_MAX do
-    local last = math.min(first + WORDS_MAX - 1, #lookups)
-    local v = redis.call('HMGET', base .. 'k:' .. generation, unpack(lookups, first, last))
-    for i = first, last do
-      if v[i - first + 1] then known[lookups[i]] = v[i - first + 1] end
+local buyers = {}
+for at = FIRST, #ARGV, PER_REQUEST do buyers[#buyers + 1] = ARGV[at] end
+local holdings = g and load_holdings(m.cur, buyers)
+local known = g and holdings.known
+
+-- Requests are also repeated of a generation before: what the buyers did there.
+local before, is_known_before = {}, {}
+for kept in string.gmatch(m.kept, '%d+') do
+  if kept ~= m.cur then
+    local there = load_holdings(kept, buyers)
+    before[#before + 1] = there
+    for _, buyer in ipairs(buyers) do
+      if there.known[buyer] then is_known_before[buyer] = true end
     end
   end
 end
-local holdings = g and load_holdings(m.cur, buyers)
-local records, record_words, keys, events = {}, {}, {}, {}
-local now_text = text(now)
+local is_kept = g and string.find(',' .. m.kept .. ',', ',' .. m.cur .. ',', 1, true)
 
-local function told(generation, number, record, repeated)
-  return 'R|' .. generation .. '|' .. number .. '|' .. record .. '|' .. repeated .. '|'
-    .. ((g and g.sold_out) and '1' or '0') .. '|' .. (g and text(g.sold_epoch) or '0')
-end
-
-local function found(value)
-  local generation, number = string.match(value, '^(%d+):(%d+):')
-  local place = generation .. ':' .. number
-  local record = records[place]
-  if not record then
-    record = redis.call('HGET', base .. 'r:' .. generation, number)
-    if not record then broken('order ' .. place .. ' is missing') end
-    records[place] = record
+local function repeated(buyer, jti, key, body)
+  if not is_kept and #before == 0 then return nil end
+  local by_token, its_generation
+  local function of_token(made) return made.jti == jti end
+  local function of_key(made) return made.jti ~= '' and made.key == key end
+  local function look(all, its)
+    local lines = holding(all, buyer).lines
+    local by_key = find(lines, of_key)
+    if by_key then return by_key.body == body and 'R|' .. answer_of(its(), by_key) or 'E|key_reused|' end
+    local made = not by_token and find(lines, of_token)
+    if made then by_token, its_generation = made, its end
   end
-  return told(generation, number, record, '1')
+  local answer = is_kept and look(holdings, function() return g end)
+  for _, there in ipairs(before) do
+    answer = answer or look(there, function() return load_generation(there.generation) end)
+  end
+  return answer or (by_token and 'R|' .. answer_of(its_generation(), by_token))
 end
 
-local function refusal(h, generation, item, jti, expires_at, amount)
+local events, rows, new_words = {}, {}, {}
+
+local function refusal(h, jti, expires_at, amount)
   if generation ~= g.generation or item ~= g.item then return 'E|token_invalid|' end
   if m.state or g.status == 'rebuilding' then return 'E|overloaded|' end
   local closed = in_window(g)
@@ -62,55 +65,73 @@ local function refusal(h, generation, item, jti, expires_at, amount)
   return nil
 end
 
-local answers = {}
-for i = 0, count - 1 do
-  local at = 2 + i * PER_REQUEST
-  local buyer, generation, item, jti = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local amount, key, body = tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
-  local key_name, token_name = lookups[2 * i + 1], lookups[2 * i + 2]
-  local by_key, by_token = known[key_name], known[token_name]
-  local answer
-  if by_key then
-    answer = string.match(by_key, '^%d+:%d+:(.*)$') == body and found(by_key) or 'E|key_reused|'
-  elseif by_token then
-    answer = found(by_token)
-  elseif not g then
-    answer = 'E|not_found|'
+-- Each reservation takes one number and one change, so these stay as far apart as they are.
+local first, ahead = 0, 0
+if g then first, ahead = g.last_number + 1, g.sequence - g.last_number end
+local infix = g and '|' .. text(ahead) .. '|' .. text(now) .. '|'
+
+local function take(buyer, amount, words)
+  g.last_number = g.last_number + 1
+  change(g, -amount, true)
+  events[#events + 1] = words
+  rows[#rows + 1] = buyer
+  return g.last_number
+end
+
+-- The whole of the checks, for whoever did more than fetch his token.
+local function reserve(buyer, standing, amount, words)
+  local jti, expires_at = string.match(standing, '^0|1|([^|]*)|%d*|(%d+)|')
+  local key, body = string.match(words, '^[^\t]*\t[^\t]*\t[^\t]*\t([^\t]*)\t(.*)$')
+  local answer = repeated(buyer, jti, key, body)
+  if answer then return answer end
+  if not g then return 'E|not_found|' end
+  local h = holding(holdings, buyer)
+  answer = refusal(h, jti, tonumber(expires_at), amount)
+  if answer then return answer end
+  h.held = h.held + amount
+  move_to(g, h, '2')
+  drop_grant(h)
+  local number = take(buyer, amount, words)
+  h.lines = h.lines .. '\n+' .. text(number) .. infix .. words
+  keep_holding(holdings, buyer, h)
+  return number
+end
+
+-- Most requests are of buyers who did nothing yet but fetch this token: what is known of them says exactly
+-- that, and only the units and the stream's room are left to check.
+local is_open = g and not m.state and not in_window(g) and generation == g.generation and item == g.item
+  and now < tonumber(ARGV[4]) + LEEWAY_MS
+
+local answers = { '' }
+local at = FIRST
+for i = 1, #buyers do
+  local buyer, amount = buyers[i], tonumber(ARGV[at + 2])
+  if is_open and known[buyer] == ARGV[at + 1] and amount > 0 and amount <= g.per_buyer
+    and amount <= g.available and m.w + #events < stream_max and not is_known_before[buyer] then
+    local number = take(buyer, amount, ARGV[at + 3])
+    g.issued, g.used = g.issued - 1, g.used + 1
+    local kept = ARGV[at + 2] .. '|2||||\n+' .. number .. infix .. ARGV[at + 3]
+    known[buyer] = kept
+    local last = #new_words
+    new_words[last + 1], new_words[last + 2] = buyer, kept
+    answers[i + 1] = number
   else
-    local h = holding(holdings, buyer)
-    answer = refusal(h, generation, item, jti, tonumber(ARGV[at + 4]), amount)
-    if not answer then
-      h.held = h.held + amount
-      move_to(g, h, '2')
-      drop_grant(h)
-      keep_holding(holdings, buyer, h)
-      g.last_number = g.last_number + 1
-      change(g, -amount, true)
-      local number, sequence = text(g.last_number), text(g.sequence)
-      local record = number .. '|' .. buyer .. '|' .. g.item .. '|' .. ARGV[at + 5] .. '|' .. g.price .. '|'
-        .. now_text .. '|' .. g.pay_within .. '|' .. sequence .. '|0'
-      records[g.generation .. ':' .. number] = record
-      record_words[#record_words + 1] = number
-      record_words[#record_words + 1] = record
-      local value = g.generation .. ':' .. number .. ':' .. body
-      known[key_name], known[token_name] = value, value
-      local last = #keys
-      keys[last + 1], keys[last + 2], keys[last + 3], keys[last + 4] = key_name, value, token_name, value
-      events[#events + 1] = '[' .. sequence .. ',' .. number .. ',' .. buyer .. ',' .. ARGV[at + 5] .. ','
-        .. key .. ',' .. body .. ',"' .. jti .. '"]'
-      answer = told(g.generation, number, record, '0')
-    end
+    answers[i + 1] = reserve(buyer, ARGV[at + 1], amount, ARGV[at + 3])
   end
-  answers[#answers + 1] = answer
+  at = at + PER_REQUEST
 end
 
 if #events > 0 then
-  call_many('HSET', base .. 'r:' .. g.generation, record_words)
-  call_many('HSET', base .. 'k:' .. g.generation, keys)
+  if g.issued < 0 then broken('fewer places than buyers in them') end
+  write_buyers(g, first, rows)
+  call_many('HSET', base .. 'h:' .. g.generation, new_words)
   save_holdings(holdings)
   save_generation(g)
-  append(m, events, '[' .. promo .. ',' .. g.generation .. ',' .. g.item .. ',' .. g.price .. ','
-    .. g.pay_within .. ',' .. now_text .. ']')
+  append(m, events, reserved_header(g, first, ahead))
   tell_sold(g)
+end
+if g then
+  answers[1] = g.generation .. '|' .. g.price .. '|' .. g.pay_within .. '|' .. text(now) .. '|' .. text(ahead)
+    .. '|' .. (g.sold_out and '1' or '0') .. '|' .. text(g.sold_epoch)
 end
 return answers

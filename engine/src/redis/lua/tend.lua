@@ -14,12 +14,8 @@ for generation in string.gmatch(m.kept, '%d+') do
     save_generation(g)
     tell_sold(g)
   end
-  -- Idempotency keys and token ids past their keeping are forgotten; the reservations stay.
-  if now >= g.forget_at and g.issued == 0 then
-    redis.call('UNLINK', base .. 'k:' .. generation)
-  else
-    kept[#kept + 1] = generation
-  end
+  -- Past their keeping idempotency keys and token ids are not looked for any more; the reservations stay.
+  if now < g.forget_at or g.issued > 0 then kept[#kept + 1] = generation end
 end
 local left = table.concat(kept, ',')
 if left ~= m.kept then redis.call('HSET', meta_key, 'kept', left) end
