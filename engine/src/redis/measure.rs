@@ -45,7 +45,7 @@ impl OneCall {
         let mut call = scripts::RESERVE_ONE.prepare_invoke();
         call.key(self.keys.meta(selling.promo));
         call.key(self.keys.session(request.session.id));
-        for word in stock::words(self.stream_max, selling, std::iter::once(request)) {
+        for word in stock::words(self.stream_max, selling, &[request])? {
             call.arg(word);
         }
         let answers: Vec<Value> = call

@@ -1,11 +1,12 @@
 //! Stock: reserving in batches; reserving again and releasing one by one.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::token::Access;
-use lua_free_rules::units::{Generation, ItemId, OrderId, PromoId};
+use lua_free_rules::units::{BuyerId, Generation, ItemId, OrderId, PromoId};
 use redis::Value;
 
 use super::batch::{Asked, Missed, split_by};
@@ -93,9 +94,22 @@ pub(super) async fn reserve_all(
             None
         })
         .collect();
-    let calls = split_by(batch, |request| Selling::of(&request.access))
-        .into_iter()
-        .map(|(selling, batch)| reserve_of(link, stream_max, selling, batch));
+    let mut asked_before: HashMap<BuyerId, usize> = HashMap::new();
+    let batch = batch.into_iter().map(|(request, reply)| {
+        let selling = Selling::of(&request.access);
+        let before = asked_before.entry(request.access.buyer).or_default();
+        *before += 1;
+        (((selling, *before), request), reply)
+    });
+    // Who asks twice in a batch does so in two calls: the script knows each of its buyers once.
+    let calls =
+        split_by(batch.collect(), |(key, _)| *key)
+            .into_iter()
+            .map(|((selling, _), batch)| {
+                let batch = batch.into_iter();
+                let batch = batch.map(|((_, request), reply)| (request, reply));
+                reserve_of(link, stream_max, selling, batch.collect())
+            });
     futures_util::future::join_all(calls).await;
 }
 
@@ -125,13 +139,14 @@ async fn reserve_of(
     selling: Selling,
     batch: Vec<Asked<Reserve, Result<Reserved>>>,
 ) {
-    let words = words(
-        stream_max,
-        selling,
-        batch.iter().map(|(request, _)| request),
-    );
-    let call = Call::new(&scripts::RESERVE, link.keys.meta(selling.promo), words);
-    let answers: Result<Vec<Value>> = link.call(&call, Repeat::Safe).await;
+    let requests: Vec<&Reserve> = batch.iter().map(|(request, _)| request).collect();
+    let answers: Result<Vec<Value>> = match words(stream_max, selling, &requests) {
+        Ok(words) => {
+            let call = Call::new(&scripts::RESERVE, link.keys.meta(selling.promo), words);
+            link.call(&call, Repeat::Safe).await
+        }
+        Err(error) => Err(error),
+    };
     match answers.and_then(Reservations::read) {
         Ok((common, answers)) => super::door::answer_all(batch, Ok(answers), |request, answer| {
             common.reserved(request, &answer)
@@ -142,40 +157,51 @@ async fn reserve_of(
     }
 }
 
-/// The words of a call for requests whose tokens are all for the same.
-pub(super) fn words<'a>(
+/// The words of a call for requests whose tokens are all for the same, no two of them by one buyer.
+///
+/// The requests travel as one word in MessagePack: Redis unpacks it in a fraction of the time that it takes to
+/// read as many words of a command.
+pub(super) fn words(
     stream_max: u64,
     selling: Selling,
-    requests: impl Iterator<Item = &'a Reserve> + Clone,
-) -> Vec<String> {
-    let expires_at = requests.clone().map(|request| request.access.expires_at.0);
-    let mut words = vec![
-        stream_max.to_string(),
-        selling.generation.0.to_string(),
-        selling.item.to_string(),
-        expires_at.min().unwrap_or_default().to_string(),
-    ];
-    for request in requests {
+    requests: &[&Reserve],
+) -> Result<[Vec<u8>; 5]> {
+    let expires_at = requests.iter().map(|request| request.access.expires_at.0);
+    let expires_at = expires_at.min().unwrap_or_default();
+    let buyers = requests
+        .iter()
+        .map(|request| buyer_word(request.access.buyer));
+    // What the scripts keep of a buyer whose only step was to fetch this token.
+    let standings = requests.iter().map(|request| {
         let access = &request.access;
-        let line = Line {
+        let (issued_at, expires_at) = (access.issued_at.0, access.expires_at.0);
+        let jti = access.jti;
+        format!("0|1|{jti}|{issued_at}|{expires_at}|{}", access.amount_max)
+    });
+    let amounts = requests.iter().map(|request| request.amount);
+    let lines = requests.iter().map(|request| {
+        let access = &request.access;
+        let (key, body) = (Cow::Borrowed(&*request.key), Cow::Borrowed(&*request.body));
+        let cause = Cause::Request(access.jti, key, body);
+        Line {
             buyer: access.buyer,
             amount: request.amount,
-            cause: Cause::Request(
-                access.jti,
-                Cow::Borrowed(&request.key),
-                Cow::Borrowed(&request.body),
-            ),
-        };
-        words.extend([
-            buyer_word(access.buyer),
-            // What the scripts keep of a buyer whose only step was to fetch this token.
-            format!(
-                "0|1|{}|{}|{}|{}",
-                access.jti, access.issued_at.0, access.expires_at.0, access.amount_max
-            ),
-            request.amount.to_string(),
-            line.to_string(),
-        ]);
-    }
-    words
+            cause,
+        }
+        .to_string()
+    });
+    let packed = rmp_serde::to_vec(&(
+        buyers.collect::<Vec<_>>(),
+        standings.collect::<Vec<_>>(),
+        amounts.collect::<Vec<_>>(),
+        lines.collect::<Vec<_>>(),
+    ))
+    .map_err(|error| told::odd(&error.to_string()))?;
+    Ok([
+        stream_max.to_string().into_bytes(),
+        selling.generation.0.to_string().into_bytes(),
+        selling.item.to_string().into_bytes(),
+        expires_at.to_string().into_bytes(),
+        packed,
+    ])
 }

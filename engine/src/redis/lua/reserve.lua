@@ -1,53 +1,52 @@
--- Reserves units for many requests in one step, as one entry of the stream.
--- ARGV: 1 the stream's bound, 2 generation and 3 item of all the tokens, 4 when the first of them expires;
--- then four words a request: buyer, what he holds in case he did nothing yet but fetch this token, amount,
--- and the event.
+-- Reserves units for many requests in one step, as one entry of the stream. No two are of one buyer.
+-- ARGV: 1 the stream's bound, 2 generation and 3 item of all the tokens, 4 when the first of them expires,
+-- 5 the requests, packed: of all of them the buyers, then what each holds in case he did nothing yet but
+-- fetch this token, then the amounts, then the events.
 -- Answers generation|price|pay within|now|sequence - number|sold out|epoch, then for each request the number
 -- of its new reservation, R|<reservation> that an earlier one made, or E|refusal|detail.
-local PER_REQUEST, FIRST = 4, 5
 local stream_max = tonumber(ARGV[1])
 local generation, item = ARGV[2], ARGV[3]
+local buyers, standings, amounts, words = unpack(cmsgpack.unpack(ARGV[5]))
+local count = #buyers
 local m = load_meta()
 local g = m.cur and load_generation(m.cur)
+local known = g and redis.call('HMGET', base .. 'h:' .. m.cur, unpack(buyers)) or {}
+local holdings = { generation = m.cur, known = {}, changed = {}, stale = {} }
 
-local buyers = {}
-for at = FIRST, #ARGV, PER_REQUEST do buyers[#buyers + 1] = ARGV[at] end
-local holdings = g and load_holdings(m.cur, buyers)
-local known = g and holdings.known
-
--- Requests are also repeated of a generation before: what the buyers did there.
-local before, is_known_before = {}, {}
+-- A request may also repeat one of a generation before: what its buyer did there.
+local before = {}
+local has_past = {}
 for kept in string.gmatch(m.kept, '%d+') do
   if kept ~= m.cur then
     local there = load_holdings(kept, buyers)
     before[#before + 1] = there
     for _, buyer in ipairs(buyers) do
-      if there.known[buyer] then is_known_before[buyer] = true end
+      if there.known[buyer] then has_past[buyer] = true end
     end
   end
 end
 local is_kept = g and string.find(',' .. m.kept .. ',', ',' .. m.cur .. ',', 1, true)
 
+-- The answer to a request that was made before, or with a token that was used.
 local function repeated(buyer, jti, key, body)
-  if not is_kept and #before == 0 then return nil end
   local by_token, its_generation
-  local function of_token(made) return made.jti == jti end
-  local function of_key(made) return made.jti ~= '' and made.key == key end
-  local function look(all, its)
+  local function is_of_token(made) return made.jti == jti end
+  local function is_of_key(made) return made.jti ~= '' and made.key == key end
+  local function look(all, load_its)
     local lines = holding(all, buyer).lines
-    local by_key = find(lines, of_key)
-    if by_key then return by_key.body == body and 'R|' .. answer_of(its(), by_key) or 'E|key_reused|' end
-    local made = not by_token and find(lines, of_token)
-    if made then by_token, its_generation = made, its end
+    local by_key = find(lines, is_of_key)
+    if by_key then return by_key.body == body and 'R|' .. answer_of(load_its(), by_key) or 'E|key_reused|' end
+    if not by_token then by_token, its_generation = find(lines, is_of_token), load_its end
   end
   local answer = is_kept and look(holdings, function() return g end)
   for _, there in ipairs(before) do
     answer = answer or look(there, function() return load_generation(there.generation) end)
   end
-  return answer or (by_token and 'R|' .. answer_of(its_generation(), by_token))
+  return answer or by_token and 'R|' .. answer_of(its_generation(), by_token)
 end
 
-local events, rows, new_words = {}, {}, {}
+local made = 0
+local events, takers, new_words = {}, {}, {}
 
 local function refusal(h, jti, expires_at, amount)
   if generation ~= g.generation or item ~= g.item then return 'E|token_invalid|' end
@@ -61,27 +60,21 @@ local function refusal(h, jti, expires_at, amount)
   if g.per_buyer - h.held < amount then return 'E|per_buyer|' end
   if g.available == 0 then return 'E|sold_out|' end
   if g.available < amount then return 'E|bad|only ' .. text(g.available) .. ' left: ask for fewer' end
-  if m.w + #events >= stream_max then return 'E|overloaded|' end
+  if m.w + made >= stream_max then return 'E|overloaded|' end
   return nil
 end
 
 -- Each reservation takes one number and one change, so these stay as far apart as they are.
 local first, ahead = 0, 0
 if g then first, ahead = g.last_number + 1, g.sequence - g.last_number end
-local infix = g and '|' .. text(ahead) .. '|' .. text(now) .. '|'
+local common = '|' .. text(ahead) .. '|' .. text(now) .. '|'
 
-local function take(buyer, amount, words)
-  g.last_number = g.last_number + 1
-  change(g, -amount, true)
-  events[#events + 1] = words
-  rows[#rows + 1] = buyer
-  return g.last_number
-end
-
--- The whole of the checks, for whoever did more than fetch his token.
-local function reserve(buyer, standing, amount, words)
-  local jti, expires_at = string.match(standing, '^0|1|([^|]*)|%d*|(%d+)|')
-  local key, body = string.match(words, '^[^\t]*\t[^\t]*\t[^\t]*\t([^\t]*)\t(.*)$')
+-- All the checks, for whoever did more than fetch his token.
+local function reserve(i, amount)
+  local buyer = buyers[i]
+  holdings.known[buyer] = known[i]
+  local jti, expires_at = string.match(standings[i], '^0|1|([^|]*)|%d*|(%d+)|')
+  local key, body = string.match(words[i], '^[^\t]*\t[^\t]*\t[^\t]*\t([^\t]*)\t(.*)$')
   local answer = repeated(buyer, jti, key, body)
   if answer then return answer end
   if not g then return 'E|not_found|' end
@@ -91,39 +84,44 @@ local function reserve(buyer, standing, amount, words)
   h.held = h.held + amount
   move_to(g, h, '2')
   drop_grant(h)
-  local number = take(buyer, amount, words)
-  h.lines = h.lines .. '\n+' .. text(number) .. infix .. words
+  g.last_number = g.last_number + 1
+  change(g, -amount, true)
+  made = made + 1
+  events[made], takers[made] = words[i], buyer
+  h.lines = h.lines .. line(text(g.last_number), text(ahead), text(now), words[i])
   keep_holding(holdings, buyer, h)
-  return number
+  return g.last_number
 end
 
 -- Most requests are of buyers who did nothing yet but fetch this token: what is known of them says exactly
 -- that, and only the units and the stream's room are left to check.
 local is_open = g and not m.state and not in_window(g) and generation == g.generation and item == g.item
   and now < tonumber(ARGV[4]) + LEEWAY_MS
-
 local answers = { '' }
-local at = FIRST
-for i = 1, #buyers do
-  local buyer, amount = buyers[i], tonumber(ARGV[at + 2])
-  if is_open and known[buyer] == ARGV[at + 1] and amount > 0 and amount <= g.per_buyer
-    and amount <= g.available and m.w + #events < stream_max and not is_known_before[buyer] then
-    local number = take(buyer, amount, ARGV[at + 3])
+local last = 0
+for i = 1, count do
+  local buyer, amount = buyers[i], amounts[i]
+  if is_open and known[i] == standings[i] and amount > 0 and amount <= g.per_buyer
+    and amount <= g.available and m.w + made < stream_max and not has_past[buyer] then
+    -- As `reserve` does, without the steps that change nothing here.
+    local number = g.last_number + 1
+    g.last_number, g.sequence, g.available = number, g.sequence + 1, g.available - amount
+    if g.available == 0 then follow(g, true) end
     g.issued, g.used = g.issued - 1, g.used + 1
-    local kept = ARGV[at + 2] .. '|2||||\n+' .. number .. infix .. ARGV[at + 3]
-    known[buyer] = kept
-    local last = #new_words
-    new_words[last + 1], new_words[last + 2] = buyer, kept
+    made = made + 1
+    events[made], takers[made] = words[i], buyer
+    new_words[last + 1] = buyer
+    new_words[last + 2] = (amount == 1 and '1' or text(amount)) .. '|2||||\n+' .. text(number) .. common .. words[i]
+    last = last + 2
     answers[i + 1] = number
   else
-    answers[i + 1] = reserve(buyer, ARGV[at + 1], amount, ARGV[at + 3])
+    answers[i + 1] = reserve(i, amount)
   end
-  at = at + PER_REQUEST
 end
 
-if #events > 0 then
+if made > 0 then
   if g.issued < 0 then broken('fewer places than buyers in them') end
-  write_buyers(g, first, rows)
+  write_buyers(g, first, takers)
   call_many('HSET', base .. 'h:' .. g.generation, new_words)
   save_holdings(holdings)
   save_generation(g)
