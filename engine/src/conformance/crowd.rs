@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Home;
 use super::sale::{PROMO, Sale, keyed, nonce, refusal, release};
-use crate::{Change, EngineError, Entry, Event, Reserved, SharedEngine};
+use crate::{Change, EngineError, Entry, Event, Reservation, Reserved, SharedEngine};
 
 const BUYERS: i64 = 200;
 const STOCK: u32 = 30;
@@ -92,10 +92,10 @@ async fn run<H: Home>(sale: &Sale<H>, gives_back: bool) -> Vec<Reserved> {
     orders
 }
 
-/// Replays all events and checks, at each one, stock and every buyer's limit. Returns the orders
-/// that were made.
-fn replay(events: &[Event]) -> HashSet<OrderId> {
-    let (mut available, mut orders) = (0, HashSet::new());
+/// Replays all events and checks, at each one, stock and every buyer's limit. Returns the reservations
+/// of the orders that were made.
+fn replay(events: &[Event]) -> HashMap<OrderId, Reservation> {
+    let (mut available, mut orders) = (0, HashMap::new());
     let mut held: HashMap<BuyerId, i64> = HashMap::new();
     let mut owners = HashMap::new();
     for event in events {
@@ -108,7 +108,8 @@ fn replay(events: &[Event]) -> HashSet<OrderId> {
             Change::Reserved {
                 reservation: made, ..
             } => {
-                assert!(orders.insert(made.order), "order {} came twice", made.order);
+                let twin = orders.insert(made.order, *made);
+                assert_eq!(twin, None, "order {} came twice", made.order);
                 owners.insert(made.order, made.buyer);
                 let held = held.entry(made.buyer).or_default();
                 *held += i64::from(made.amount);
@@ -123,6 +124,12 @@ fn replay(events: &[Event]) -> HashSet<OrderId> {
     }
     assert!(held.values().all(|held| *held >= 0));
     orders
+}
+
+/// What the buyers were told.
+fn reservations(orders: &[Reserved]) -> HashMap<OrderId, Reservation> {
+    let told = orders.iter().map(|it| it.reservation);
+    told.map(|made| (made.order, made)).collect()
 }
 
 /// All ask before any buys: the door fills to its last place and no further, each buyer has one
@@ -180,7 +187,7 @@ pub async fn a_crowd_gets_exactly_the_stock<H: Home>() {
     })
     .await;
     let orders = run(&sale, false).await;
-    let made: HashSet<OrderId> = orders.iter().map(|it| it.reservation.order).collect();
+    let made = reservations(&orders);
     assert_eq!(made.len(), STOCK as usize);
     let promo = sale.promo().await;
     assert_eq!((promo.available, promo.sold_out), (0, true));
@@ -198,13 +205,13 @@ pub async fn a_crowd_that_gives_back_breaks_nothing<H: Home>() {
     })
     .await;
     let orders = run(&sale, true).await;
-    let made: HashSet<OrderId> = orders.iter().map(|it| it.reservation.order).collect();
+    let made = reservations(&orders);
     sale.check_events(1).await;
     let events = sale.events().await;
     assert_eq!(replay(&events), made);
     assert!(made.len() > STOCK as usize, "units were sold again");
     // When all is given back, every unit and every used place is there again.
-    for order in made {
+    for order in made.into_keys() {
         let number = order.number;
         sale.engine
             .release(crate::Release { order, number })
