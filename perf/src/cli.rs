@@ -52,7 +52,7 @@ pub struct Engines {
     #[arg(long, default_value_t = 2_000, value_parser = number)]
     pub callers: usize,
     /// Events in one transaction of the order writer
-    #[arg(long, default_value_t = 500, value_parser = number)]
+    #[arg(long, default_value_t = 2_000, value_parser = number)]
     pub batch: usize,
     /// Rounds, all ways in turn
     #[arg(long, default_value_t = 5, value_parser = number)]

@@ -14,6 +14,7 @@
 //!   that writers wait for each other instead of being in each other's way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::{Change, Event, Reservation};
 use lua_free_rules::units::Timestamp;
@@ -44,9 +45,16 @@ impl Ledger {
     /// event does not fit what is there.
     pub async fn write_events(&self, events: &[Event], now: Timestamp) -> Result<Written> {
         let batch = in_order(events)?;
+        // Nearly always nothing of it is known. The movements' key says so if something is, and only then is
+        // it worth looking which.
+        let is_first_try = AtomicBool::new(true);
         let written = retried(|| async {
             let mut tx = self.begin().await?;
-            let (new, known) = split_known(&mut tx, &batch).await?;
+            let (new, known) = if is_first_try.swap(false, Ordering::Relaxed) {
+                (batch.clone(), Vec::new())
+            } else {
+                split_known(&mut tx, &batch).await?
+            };
             if !known.is_empty() {
                 meet_same_content(&mut tx, &known).await?;
             }

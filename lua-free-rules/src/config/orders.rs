@@ -112,7 +112,7 @@ impl Default for Writer {
     fn default() -> Self {
         Self {
             admin: loopback(9102),
-            batch_max: 500,
+            batch_max: 2_000,
             sweep_every: Millis::seconds(1),
         }
     }
