@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Most requests in one call: its words fit Lua's stack, and others do not wait long for it.
-const TOGETHER_MAX: usize = 512;
+const TOGETHER_MAX: usize = 256;
 /// Calls of one kind under way at once.
 const UNDER_WAY_MAX: usize = 4;
 
