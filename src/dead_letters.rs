@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
+use backend::Ledger;
 use backend::dead_letters::{self, DeadLetters, Replayed, Which};
 use engine::{EntryId, SharedEngine};
 use reqwest::Method;
@@ -28,7 +29,7 @@ pub fn dead_letters(folder: &Path, action: &DeadLetterAction) -> Outcome {
         let way = Way::find(&loaded).await?;
         let done = match action {
             DeadLetterAction::List { json, max } => list(&way, *max, *json).await,
-            DeadLetterAction::Replay { ids, .. } => replay(&way, ids).await,
+            DeadLetterAction::Replay { ids, .. } => replay(&loaded, &way, ids).await,
         };
         way.leave().await;
         Ok(done?)
@@ -81,14 +82,22 @@ impl Way {
         }
     }
 
-    async fn replay(&self, which: Which) -> anyhow::Result<Replayed> {
+    async fn replay(&self, loaded: &Loaded, which: Which) -> anyhow::Result<Replayed> {
+        let id = match which {
+            Which::One(id) => id.to_string(),
+            Which::All => "all".to_owned(),
+        };
         match self {
-            Self::Direct(_, engine) => Ok(dead_letters::replay(engine.as_ref(), which).await?),
+            Self::Direct(_, engine) => {
+                let ledger = Ledger::open(&secrets::ledger(loaded)?).await?;
+                let replay = dead_letters::replay(engine.as_ref(), which);
+                let replayed = ledger
+                    .noted(&format!("dead-letters replay {id}"), replay)
+                    .await;
+                ledger.close().await;
+                Ok(replayed?)
+            }
             Self::Ask(running, token) => {
-                let id = match which {
-                    Which::One(id) => id.to_string(),
-                    Which::All => "all".to_owned(),
-                };
                 let request = running.ask(Method::POST, "/admin/deadletters/replay", token)?;
                 answered(request.json(&json!({ "id": id }))).await
             }
@@ -147,7 +156,7 @@ fn plain(text: &str) -> String {
     shown
 }
 
-async fn replay(way: &Way, ids: &[EntryId]) -> anyhow::Result<()> {
+async fn replay(loaded: &Loaded, way: &Way, ids: &[EntryId]) -> anyhow::Result<()> {
     let mut left = 0;
     let which: Vec<_> = match ids {
         [] => vec![Which::All],
@@ -155,7 +164,7 @@ async fn replay(way: &Way, ids: &[EntryId]) -> anyhow::Result<()> {
     };
     let (mut replayed, mut failed) = (0, Vec::new());
     for which in which {
-        match (way.replay(which).await, which) {
+        match (way.replay(loaded, which).await, which) {
             (Ok(done), Which::One(id)) if done.replayed.is_empty() => {
                 failed.push(format!("{id}: not among the dead letters"));
             }

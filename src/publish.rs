@@ -51,7 +51,10 @@ async fn directly(stores: Stores, loaded: &Loaded, proposal: &Promo) -> anyhow::
     if !stores.catch_up(DRAIN_MAX).await? {
         bail!("the ledger cannot be written now");
     }
-    let published = publishing::publish(stores.engine.as_ref(), ledger, proposal, false).await;
+    let publishing = publishing::publish(stores.engine.as_ref(), ledger, proposal, false);
+    let published = ledger
+        .noted(&format!("publish {}", proposal.id), publishing)
+        .await;
     stores.close().await;
     let (published, snapshot) =
         published.with_context(|| format!("promo {} was not published", proposal.id))?;

@@ -92,6 +92,10 @@ async fn what_is_no_event_is_set_aside_and_comes_back_after_a_replay() {
         .execute("DELETE FROM stream WHERE payload = ?1", [GARBAGE])
         .unwrap();
     house.assert_clean();
+    house.start();
+    let log = operators_log(&house).await;
+    assert!(log.contains("dead-letters replay all"), "{log}");
+    assert!(log.contains("command line"), "{log}");
 }
 
 async fn operators_log(house: &House) -> String {

@@ -138,17 +138,19 @@ impl Link {
         })
     }
 
-    /// Refuses a Redis that throws keys away. One that is away is taken on trust until it answers.
-    pub(super) async fn check_policy(&self) -> std::result::Result<(), OpenError> {
-        let connected = self
+    /// Refuses a Redis that throws keys away, or refuses us. One that is away is taken on trust until it
+    /// answers.
+    pub(super) async fn check_server(&self) -> std::result::Result<(), OpenError> {
+        let connecting = self
             .client
-            .get_multiplexed_async_connection_with_config(&self.config)
-            .await;
-        let Ok(mut connection) = connected else {
-            return Ok(());
+            .get_multiplexed_async_connection_with_config(&self.config);
+        let answer = match connecting.await {
+            Ok(mut connection) => server(&mut connection).await,
+            Err(error) => Err(error),
         };
-        match server(&mut connection).await {
+        match answer {
             Ok(server) if server.policy != "noeviction" => Err(OpenError::Eviction(server.policy)),
+            Err(error) if is_refused(&error) => Err(OpenError::Refused(error.to_string())),
             _ => Ok(()),
         }
     }
@@ -426,6 +428,12 @@ fn server_fault(error: &RedisError, detail: String) -> Fault {
             Fault::Final(EngineError::Unavailable(detail))
         }
     }
+}
+
+/// Whether Redis does not let us in.
+fn is_refused(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
 }
 
 fn is(error: &RedisError, kind: ServerErrorKind) -> bool {

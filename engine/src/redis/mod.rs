@@ -98,6 +98,9 @@ pub enum OpenError {
     /// Not an address of a Redis.
     #[error("the address of Redis cannot be used: {0}")]
     Address(String),
+    /// Name or password are wrong or missing, or may not do what is needed.
+    #[error("Redis refuses us: {0}")]
+    Refused(String),
     /// Redis would throw keys away when its memory is full.
     #[error("Redis has maxmemory-policy {0}: it would throw away stock and orders; set noeviction")]
     Eviction(String),
@@ -121,7 +124,7 @@ impl Redis {
     /// [`OpenError`]; whether Redis keeps what it is told is only known if it answers now.
     pub async fn open(options: Options) -> std::result::Result<Self, OpenError> {
         let link = Arc::new(Link::new(&options)?);
-        link.check_policy().await?;
+        link.check_server().await?;
         let stream_max = options.stream_max;
         let reader = Arc::new(stream::Reader::new(Arc::clone(&link), &options));
         let nodes = nodes::Nodes::start(Arc::clone(&link), Arc::clone(&reader));

@@ -1,5 +1,6 @@
 //! What nodes tell each other, which of them does what only one may do, and what they remember together.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use crate::{Cache, FORGOTTEN_FOR, Fence, Leases, Result, Signal, Signals};
 
 /// Signals that a slow listener may be behind.
 const SIGNALS_MAX: usize = 1_024;
+/// How often who listens asks whether Redis is still there, and how long that may take.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+const ALIVE_MAX: Duration = Duration::from_secs(2);
 /// Pause before listening is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -79,14 +83,26 @@ async fn listen_once(
     reader: &Reader,
     signals: &broadcast::Sender<Signal>,
 ) -> redis::RedisResult<()> {
-    let mut connection = link.client.get_async_pubsub().await?;
-    connection.subscribe(link.keys.signals()).await?;
-    connection.subscribe(link.keys.events()).await?;
+    let (mut asking, mut messages) = link.client.get_async_pubsub().await?.split();
+    asking.subscribe(link.keys.signals()).await?;
+    asking.subscribe(link.keys.events()).await?;
     // An error below means that nobody listens. What was told before is not known.
     let _ = signals.send(Signal::Missed);
     let events = link.keys.events();
-    let mut messages = connection.on_message();
-    while let Some(message) = messages.next().await {
+    let mut looks = tokio::time::interval(ALIVE_EVERY);
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => message,
+            // Redis says nothing by itself where nothing happens: a peer that is gone is silent too.
+            _ = looks.tick() => {
+                let alive = tokio::time::timeout(ALIVE_MAX, asking.ping::<redis::Value>()).await;
+                alive.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                continue;
+            }
+        };
+        let Some(message) = message else {
+            return Ok(());
+        };
         if message.get_channel_name() == events {
             reader.added.notify_waiters();
         } else if let Some(signal) = message
@@ -97,7 +113,6 @@ async fn listen_once(
             let _ = signals.send(signal);
         }
     }
-    Ok(())
 }
 
 /// What is told, in words: the scripts of a promo write the first two themselves.

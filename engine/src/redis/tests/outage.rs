@@ -5,7 +5,9 @@ use lua_free_rules::units::BuyerId;
 
 use super::*;
 use crate::conformance::sale::{Sale, keyed, refusal};
-use crate::{Clock as _, EngineError, Sessions as _, Stock as _, SystemClock};
+use crate::{
+    Clock as _, EngineError, Sessions as _, Signal, Signals as _, Stock as _, SystemClock,
+};
 
 fn options(server: &Server) -> Options {
     let mut options = Options::new(server.url(), "reader");
@@ -20,6 +22,37 @@ async fn a_redis_that_throws_keys_away_is_refused() {
     assert!(matches!(opened.err(), Some(OpenError::Eviction(policy)) if policy == "allkeys-lru"));
     let opened = Redis::open(Options::new("http://127.0.0.1", "reader")).await;
     assert!(matches!(opened.err(), Some(OpenError::Address(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_does_not_let_us_in_is_no_outage() {
+    let server = Server::with(Fsync::Always, &["--requirepass", "right"]);
+    for password in [None, Some("wrong".to_owned())] {
+        let opened = Redis::open(Options {
+            password,
+            ..options(&server)
+        });
+        assert!(matches!(opened.await.err(), Some(OpenError::Refused(_))));
+    }
+    let opened = Redis::open(Options {
+        password: Some("right".to_owned()),
+        ..options(&server)
+    });
+    assert!(opened.await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_notices_that_redis_has_fallen_silent() {
+    let server = Server::start();
+    let engine = Redis::open(options(&server)).await.unwrap();
+    let mut signals = engine.listen();
+    // It listens: what was told before is not known.
+    assert_eq!(signals.recv().await, Ok(Signal::Missed));
+    // As if the way were cut: no connection ends, and nothing is said on any.
+    server.freeze();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    server.thaw();
+    assert_eq!(signals.recv().await, Ok(Signal::Missed));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
