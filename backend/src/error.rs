@@ -31,6 +31,10 @@ pub enum BackendError {
     /// The ledger holds something else under the same key, or nothing where there must be something.
     #[error("the ledger contradicts the stream: {0}")]
     Contradiction(String),
+    /// The engine lost an event and was rebuilt before it came: its units are sold again. The detail says
+    /// what is to be done about it.
+    #[error("the engine lost this and was rebuilt without it: {0}")]
+    RebuiltWithout(String),
     /// Another process holds the lease by now.
     #[error("another process has taken over the lease `{0}`")]
     Replaced(&'static str),
@@ -80,7 +84,7 @@ impl BackendError {
     /// is not known to be so is waited for: an accepted order is not set aside on a guess.
     pub fn is_poison(&self) -> bool {
         match self {
-            Self::Contradiction(_) => true,
+            Self::Contradiction(_) | Self::RebuiltWithout(_) => true,
             Self::Database(error) => codes::is_poison(error),
             _ => false,
         }

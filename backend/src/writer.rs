@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use engine::{Clock, EntryId, Event, OrderStream, StreamEntry, SystemClock};
 use tokio::sync::watch;
 
-use crate::error::{BackendError, Result};
+use crate::error::Result;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 
@@ -217,10 +217,8 @@ impl OrderWriter {
         self.metrics.events("set_aside", 1);
         let mut backoff = BACKOFF_MIN;
         while let Err(error) = self.stream.set_aside(id, reason).await {
-            if !BackendError::from(error).is_outage() {
-                // Refused: it is not in the stream any more.
-                return;
-            }
+            // Also where the engine's memory is full: nothing but this remembers it any more.
+            tracing::warn!(entry = %id, %error, "it cannot be set aside yet; trying again");
             self.metrics.writer_retry("engine");
             pause(&mut backoff).await;
         }

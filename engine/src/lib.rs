@@ -489,7 +489,8 @@ pub trait OrderStream: Send + Sync + 'static {
     /// Takes entries off the stream: the ledger has them. Repeating it changes nothing.
     async fn acknowledge(&self, ids: &[EntryId]) -> Result<()>;
 
-    /// Moves an entry among the dead letters, so that the rest can go on.
+    /// Moves an entry that this process has read among the dead letters, so that the rest can go on; also
+    /// one that the engine has lost meanwhile.
     async fn set_aside(&self, id: EntryId, reason: &str) -> Result<()>;
 
     /// How much waits.
@@ -605,7 +606,7 @@ pub trait Recovery: Send + Sync + 'static {
     async fn begin_rebuild(&self, holder: &str) -> Result<bool>;
 
     /// Rebuilds every promo from its past, and opens the engine. The stream must be empty: all of it is
-    /// in `past`, and so are the events that were set aside. A sale that is not over goes on in a new
+    /// in `past`, and so are those events that were set aside and still count. A sale that is not over goes on in a new
     /// generation: what is left becomes its stock, buyers keep what they hold, idempotency keys find
     /// their orders, and tokens must be asked for again. Units that come back later are added to it.
     ///

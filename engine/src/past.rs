@@ -22,6 +22,9 @@ pub struct Past {
     pub promo: PromoId,
     /// What an operator made of it last, as far as is known beside the engine.
     pub status: Status,
+    /// The highest number that a generation of it may have been given, whether or not anything else is
+    /// known of that one: the next one gets a higher number.
+    pub numbered: Generation,
     /// Its generations.
     pub generations: BTreeMap<Generation, PastGeneration>,
 }
@@ -62,6 +65,7 @@ impl Past {
         Self {
             promo,
             status: Status::Open,
+            numbered: Generation(0),
             generations: BTreeMap::new(),
         }
     }

@@ -292,7 +292,14 @@ fn held(past: &Past) -> HashMap<BuyerId, Vec<(Generation, Timestamp, i64)>> {
 fn begun(past: &Past, generation: Generation) -> Generation {
     let mut first = generation;
     while past.rebuilt.contains(&first) {
-        first.0 -= 1;
+        // Numbers may be left out.
+        let at = past
+            .movements
+            .partition_point(|movement| movement.generation < first);
+        let Some(before) = at.checked_sub(1) else {
+            break;
+        };
+        first = past.movements[before].generation;
     }
     first
 }

@@ -41,8 +41,11 @@ const MYSQL_OVERTAKEN: [u16; 2] = [1205, 1213];
 /// PostgreSQL's classes that speak of what was to be written: data, integrity.
 const POSTGRES_POISON: [&str; 2] = ["22", "23"];
 /// Those that speak of the server: connection, authorization, no such database, rollback, resources,
-/// intervention (shutting down, cancelled), system; and single codes: read-only, lock not available.
-const POSTGRES_OUTAGE: [&str; 9] = ["08", "28", "3D", "40", "53", "57", "58", "25006", "55P03"];
+/// intervention (shutting down, cancelled), system; and single codes: read-only, cut off while it stood
+/// still in a transaction, lock not available.
+const POSTGRES_OUTAGE: [&str; 10] = [
+    "08", "28", "3D", "40", "53", "57", "58", "25006", "25P03", "55P03",
+];
 /// Serialization failure, deadlock.
 const POSTGRES_OVERTAKEN: [&str; 2] = ["40001", "40P01"];
 

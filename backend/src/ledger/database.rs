@@ -34,16 +34,18 @@ const READERS_MAX: u32 = 4;
 const CONNECTIONS_MAX: u32 = 8;
 
 /// What every connection to MariaDB or MySQL is told: isolation; data that does not fit is an error, not
-/// cut; nobody waits for a lock, or runs, for long. (MySQL takes the last as a comment.)
+/// cut; nobody waits for a lock, or runs, for long; who stands still in a transaction is cut off after
+/// 15 s, for he keeps others from its rows. (MySQL takes the last two as comments: there such rows stay
+/// locked until the connection breaks.)
 const MYSQL_SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
     SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), innodb_lock_wait_timeout = 4 \
-    /*M!100100 , max_statement_time = 15 */";
+    /*M!100100 , max_statement_time = 15 */ /*M!100300 , idle_transaction_timeout = 15 */";
 
 /// The same for PostgreSQL. Plans are made for each call: one made while a table was small would read all
 /// of it for as long as it is kept.
 const POSTGRES_SESSION: &str = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
     SET lock_timeout = '4s'; SET statement_timeout = '15s'; \
-    SET idle_in_transaction_session_timeout = '60s'; SET plan_cache_mode = force_custom_plan";
+    SET idle_in_transaction_session_timeout = '15s'; SET plan_cache_mode = force_custom_plan";
 
 static FOR_SQLITE: Migrator = sqlx::migrate!("src/ledger/migrations/sqlite");
 static FOR_MYSQL: Migrator = sqlx::migrate!("src/ledger/migrations/mysql");
@@ -180,13 +182,16 @@ impl Database {
             Self::MySql(_) => {
                 // The isolation holds for the next transaction alone.
                 let limits = "SET SESSION innodb_lock_wait_timeout = 4 \
-                              /*M!100100 , max_statement_time = 600 */; \
+                              /*M!100100 , max_statement_time = 600 */ \
+                              /*M!100300 , idle_transaction_timeout = 600 */; \
                               SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
                 connection.say(limits).await?;
                 "START TRANSACTION READ ONLY"
             }
             Self::Postgres(_) => {
-                connection.say("SET statement_timeout = '600s'").await?;
+                let limits = "SET statement_timeout = '600s'; \
+                              SET idle_in_transaction_session_timeout = '600s'";
+                connection.say(limits).await?;
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
             }
         };

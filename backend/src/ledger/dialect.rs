@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `{int}` | the type of a whole number in `CAST` |
 //! | `{lock}` | locks the rows that are read until the transaction ends |
-//! | `{lock_free}` | the same, leaving out rows that others have locked |
+//! | `{lock_shared}` | locks them against those who change or lock them, in common with others who do this |
+//! | `{lock_free}` | rows that are read, locked as by `{lock}`, leaving out rows that others have locked |
 //! | `{returning_id}` | at the end of an INSERT, for [`Query::insert`](super::connection::Query::insert) |
 //! | `{:name}` | a parameter, for [`Query::bind_named`](super::connection::Query::bind_named) |
 //! | `{rows id text, n int}` | the rows of one parameter, a JSON array of arrays, with named columns |
@@ -74,8 +75,10 @@ impl Dialect {
         let fixed = match (name, self) {
             ("int", Self::MySql) => "SIGNED",
             ("int", _) => "BIGINT",
-            ("lock" | "lock_free", Self::Sqlite) => "",
+            ("lock" | "lock_free" | "lock_shared", Self::Sqlite) => "",
             ("lock", _) => "FOR UPDATE",
+            ("lock_shared", Self::MySql) => "LOCK IN SHARE MODE",
+            ("lock_shared", Self::Postgres) => "FOR SHARE",
             ("lock_free", _) => "FOR UPDATE SKIP LOCKED",
             // The others tell the id of the last row beside the result.
             ("returning_id", Self::Postgres) => "RETURNING id",

@@ -13,6 +13,7 @@
 //! | `publishings` | publishings |
 //! | `books` | what the audit counts |
 //! | `fences` | fences: who was replaced writes no more |
+//! | `endings` | endings, counted_events: what the engine lost and was rebuilt without is written no more |
 //! | `past` | a promo's past, for holding a crowd's history against it |
 //! | `replay` | all events, for rebuilding an engine that lost its memory |
 //! | `operators` | operator_log |
@@ -26,7 +27,7 @@
 //! | `codes` | what their errors mean |
 //! | `retry` | transactions that others were in the way of |
 //!
-//! Several processes may write at once. Rows are locked in one order: orders, then what belongs to them
+//! Several processes may write at once. Rows are locked in one order: the fence, orders, then what belongs to them
 //! (releases, payments), movements, items last. What an order does next, its locked row decides.
 
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ pub(crate) mod codes;
 mod connection;
 mod database;
 mod dialect;
+mod endings;
 mod fences;
 mod items;
 mod movements;
@@ -63,6 +65,7 @@ mod values;
 pub use books::{Books, Fault, Reached};
 #[cfg(test)]
 pub(crate) use database::is_usable;
+pub use endings::Ending;
 pub use fences::SWEEPER;
 pub use items::NewItem;
 pub use operators::OperatorCall;

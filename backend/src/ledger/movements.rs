@@ -58,11 +58,7 @@ impl Line {
 
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {
-            key: (
-                row.get("promo")?,
-                row.get("generation")?,
-                row.get("sequence")?,
-            ),
+            key: read_key(row)?,
             kind: row.get("kind")?,
             delta: row.get("delta")?,
             order: row.get("order_id")?,
@@ -115,6 +111,27 @@ pub(super) async fn split_known<'e>(
              content"
         ))),
     }
+}
+
+/// Those of the numbers under which the ledger has anything, whatever it is.
+pub(super) async fn known_keys(tx: &mut Tx, keys: &[Key]) -> Result<Vec<Key>> {
+    let rows = tx
+        .query(
+            "SELECT m.promo, m.generation, m.sequence \
+             FROM {rows promo int, generation int, sequence int} AS e \
+             CROSS JOIN stock_movements AS m WHERE m.promo = e.promo \
+             AND m.generation = e.generation AND m.sequence = e.sequence",
+        )
+        .bind(serde_json::to_string(keys)?)
+        .fetch_all()
+        .await?;
+    rows.iter().map(read_key).collect()
+}
+
+/// Promo, generation and sequence of a row.
+pub(super) fn read_key(row: &Row) -> Result<Key> {
+    let (promo, generation) = (row.get("promo")?, row.get("generation")?);
+    Ok((promo, generation, row.get("sequence")?))
 }
 
 /// Inserts new ones. One that another process inserted meanwhile is a duplicate: the whole transaction

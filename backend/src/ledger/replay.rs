@@ -9,6 +9,7 @@ use lua_free_rules::units::{
 
 use super::Ledger;
 use super::connection::Tx;
+use super::endings::ended_in;
 use super::orders::read_order_id;
 use super::past::{Steering, steering};
 use super::publishings::{Publishing, publishings_in};
@@ -32,8 +33,10 @@ impl Ledger {
         self.reopen_releases().await?;
         let mut tx = self.database.snapshot().await?;
         let mut pasts = Vec::new();
+        let ended = ended_in(&mut tx).await?;
         for promo in promos(&mut tx).await? {
             let mut past = Past::new(promo);
+            past.numbered = ended.get(&promo).copied().unwrap_or_default();
             let published = publishings_in(&mut tx, promo).await?;
             for row in tx.query(MOVEMENTS).bind(promo.0).fetch_all().await? {
                 past.apply(&event(promo, &published, &row)?);

@@ -10,6 +10,7 @@
 //!   whose order is not there contradicts the ledger; it is not early.
 //! - What `reserved_again` and `released` do to an order is decided by the state that they find, and comes
 //!   out the same in either order: the one speaks of a new reservation number, the other of an earlier one.
+//! - What the engine lost and was rebuilt without is refused: see `endings`.
 //! - Everybody inserts in the order of keys and updates items last, one after the other by their ids, so
 //!   that writers wait for each other instead of being in each other's way.
 
@@ -22,6 +23,7 @@ use lua_free_rules::units::Timestamp;
 use super::Ledger;
 use super::codes::is_duplicate;
 use super::connection::Tx;
+use super::endings::Endings;
 use super::movements::{insert_movements, key_of, split_known};
 use super::publishings::{Publishing, insert_publishing, publishing_in};
 use super::retry::retried;
@@ -42,7 +44,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`BackendError::Contradiction`] if the ledger holds something else under the same key, or an
-    /// event does not fit what is there.
+    /// event does not fit what is there; [`BackendError::RebuiltWithout`] if the engine lost an event and
+    /// was rebuilt before it came here.
     pub async fn write_events(&self, events: &[Event], now: Timestamp) -> Result<Written> {
         let batch = in_order(events)?;
         // Nearly always nothing of it is known. The movements' key says so if something is, and only then is
@@ -50,7 +53,10 @@ impl Ledger {
         let is_first_try = AtomicBool::new(true);
         let written = retried(|| async {
             let mut tx = self.begin().await?;
-            let (new, known) = if is_first_try.swap(false, Ordering::Relaxed) {
+            let endings = Endings::hold(&mut tx, &batch).await?;
+            // What has ended is refused only where it is new.
+            let is_first_try = is_first_try.swap(false, Ordering::Relaxed);
+            let (new, known) = if is_first_try && !endings.concern(&batch) {
                 (batch.clone(), Vec::new())
             } else {
                 split_known(&mut tx, &batch).await?
@@ -59,7 +65,7 @@ impl Ledger {
                 meet_same_content(&mut tx, &known).await?;
             }
             if !new.is_empty() {
-                write_new(&mut tx, &new, now).await?;
+                write_new(&mut tx, &new, &endings, now).await?;
             }
             tx.commit().await?;
             Ok(new.len())
@@ -92,8 +98,10 @@ fn in_order(events: &[Event]) -> Result<Vec<&Event>> {
     Ok(ordered.into_values().collect())
 }
 
-async fn write_new(tx: &mut Tx, new: &[&Event], now: Timestamp) -> Result<()> {
+async fn write_new(tx: &mut Tx, new: &[&Event], endings: &Endings, now: Timestamp) -> Result<()> {
+    endings.refuse_late(tx, new).await?;
     let mut items = lock_named_orders(tx, new).await?;
+    endings.refuse_doubled(tx, new).await?;
     let orders: Vec<OrderLine> = new.iter().filter_map(|it| OrderLine::of(it)).collect();
     items.extend(orders.iter().map(|order| (order.id.clone(), order.item)));
     insert_orders(tx, &orders, now).await?;

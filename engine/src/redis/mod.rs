@@ -8,6 +8,7 @@
 //! | `told` | what the scripts answer, read |
 //! | `keys` | the names of all keys |
 //! | `packed` | an entry of the stream, unpacked |
+//! | `readers` | who reads the stream, and taking over from those who are gone |
 //! | `promos`, `door`, `stock`, `stream`, `sessions`, `nodes`, `recovery` | the traits |
 //! | `measure` | one call a reservation, for measurements |
 //!
@@ -29,6 +30,7 @@ mod measure;
 mod nodes;
 mod packed;
 mod promos;
+mod readers;
 mod recovery;
 mod scripts;
 mod sessions;
@@ -70,8 +72,8 @@ pub struct Options {
     pub waiting_max: usize,
     /// How long a request may take, retries included.
     pub patience: Duration,
-    /// How long a reader may keep an entry before another one takes it over: longer than the longest
-    /// commit.
+    /// How long a reader that is alive may keep an entry before another one takes it over: longer than
+    /// the longest commit. From one that is gone it is taken after a few seconds.
     pub claim_after: Duration,
 }
 

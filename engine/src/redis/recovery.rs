@@ -170,7 +170,7 @@ impl<'a> Rebuild<'a> {
             // Where it was lost, the clock is ahead of any count of changes.
             epoch: epoch.unwrap_or(seconds),
             status: status.unwrap_or_else(|| status_name(past.status).to_owned()),
-            highest: current.unwrap_or(0).max(last),
+            highest: current.unwrap_or(0).max(last).max(past.numbered.0),
             words: Vec::new(),
         })
     }

@@ -46,6 +46,10 @@ pub(super) static LEASE: LazyLock<Script> =
 pub(super) static GIVE_BACK: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("lua/give_back.lua")));
 
+/// Forgets a reader of a stream that has nothing in hand.
+pub(super) static FORGET_READER: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/forget_reader.lua")));
+
 /// What [`RESERVE`] does, for one request, whose session is checked in the same step.
 #[cfg(feature = "measure")]
 pub(super) static RESERVE_ONE: LazyLock<Script> = LazyLock::new(|| {

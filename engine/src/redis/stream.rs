@@ -1,8 +1,12 @@
 //! The order stream: one Redis stream for each promo, read by all order writers as one consumer group.
 //! An entry holds the events of one step, so many reservations at once; here they are handed out and
 //! acknowledged one by one, and an entry is taken off once all of its events are.
+//!
+//! What was read stays here as it was read until it is acknowledged: a Redis that lost it meanwhile does not
+//! make it lost. Who else reads, and whose entries are taken over, is in `readers`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,17 +17,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::link::{Link, Memory, Repeat};
-use super::packed::{self, Packed};
+use super::packed::Packed;
 use super::scripts::{self, Call};
 use super::{Options, Redis};
 use crate::{Backlog, DeadLetter, EngineError, EntryId, OrderStream, Result, StreamEntry};
 
 /// The group of all order writers.
-const GROUP: &str = "writers";
+pub(super) const GROUP: &str = "writers";
 /// How often a stream is looked at when nobody tells that it has grown.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Most entries of a promo that one look takes: each may hold a whole batch of events.
-const LOOK_MAX: usize = 64;
+pub(super) const LOOK_MAX: usize = 64;
 /// Most events one read returns.
 const READ_MAX: usize = 10_000;
 /// Longest reason kept with an entry that was set aside, in characters.
@@ -31,21 +35,23 @@ const REASON_CHARS_MAX: usize = 1_000;
 
 /// Where this process is in the streams.
 pub(super) struct Reader {
-    link: Arc<Link>,
-    node: String,
-    claim_after: Duration,
+    pub(super) link: Arc<Link>,
+    pub(super) node: String,
+    pub(super) claim_after: Duration,
     place: Mutex<Place>,
     /// Held by the look that is under way.
     looking: tokio::sync::Mutex<()>,
+    /// Whether it says by itself that it is alive.
+    pub(super) is_beating: AtomicBool,
     /// Woken when a stream has grown, or was set back.
     pub(super) added: Notify,
 }
 
 /// What was read and not acknowledged.
 #[derive(Default)]
-struct Place {
+pub(super) struct Place {
     ready: VecDeque<StreamEntry>,
-    /// Entries by stream and number of their last event, with the events that are not acknowledged.
+    /// Entries by stream and number of their last event.
     held: BTreeMap<(i64, i64), Held>,
     /// Where a stream's own pending entries are read from; none: only new ones.
     pending: HashMap<i64, String>,
@@ -53,13 +59,18 @@ struct Place {
     begun: BTreeSet<i64>,
     /// How often it was set back: a look that began before does not count.
     rewinds: u64,
-    claimed_at: Option<Instant>,
+    /// When it was last looked for readers that hang, that are gone, and that can be forgotten.
+    pub(super) looked_for: [Option<Instant>; 3],
 }
 
+/// An entry that is not taken off yet.
 struct Held {
     id: String,
     first: i64,
+    /// The events that are not acknowledged.
     left: BTreeSet<i64>,
+    /// All of its events, as packed as they came.
+    fields: Value,
 }
 
 /// What a read of a group returns: streams, entries, fields.
@@ -73,11 +84,12 @@ impl Reader {
             claim_after: options.claim_after,
             place: Mutex::default(),
             looking: tokio::sync::Mutex::new(()),
+            is_beating: AtomicBool::new(false),
             added: Notify::new(),
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
+    pub(super) fn place(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,7 +102,8 @@ impl Reader {
             if !reader.place().ready.is_empty() {
                 return Ok(());
             }
-            reader.claim(reader.claim_after).await?;
+            reader.keep_beating();
+            reader.look_after_others().await?;
             let mut outcome = Ok(());
             for promo in reader.link.promos_on(Memory::Any).await? {
                 // One promo's trouble does not keep the others from being read.
@@ -141,7 +154,7 @@ impl Reader {
             }
             let last = entries.last().map(|(id, _)| id.clone());
             for (id, fields) in entries {
-                place.take(promo, id, &fields);
+                place.take(promo, id, fields);
             }
             match (from, last) {
                 // The pending ones have all been seen.
@@ -150,7 +163,10 @@ impl Reader {
                 }
                 (Some(_), Some(last)) => {
                     place.pending.insert(promo.0, last);
-                    return Ok(());
+                    // A page of what is held already says nothing of what comes after it.
+                    if !place.ready.is_empty() {
+                        return Ok(());
+                    }
                 }
                 (None, _) => return Ok(()),
             }
@@ -169,53 +185,6 @@ impl Reader {
             Err(EngineError::Unavailable(detail)) if detail.contains("BUSYGROUP") => Ok(()),
             created => created.map(drop),
         }
-    }
-
-    /// Takes over what another reader has kept for longer than `idle`: it is gone, or hangs.
-    pub(super) async fn claim(&self, idle: Duration) -> Result<()> {
-        {
-            let mut place = self.place();
-            let is_early = place
-                .claimed_at
-                .is_some_and(|at| at.elapsed() < self.claim_after / 2);
-            if is_early && idle > Duration::ZERO {
-                return Ok(());
-            }
-            place.claimed_at = Some(Instant::now());
-        }
-        for promo in self.link.promos_on(Memory::Any).await? {
-            let mut from = "0".to_owned();
-            loop {
-                let mut claim = cmd("XAUTOCLAIM");
-                claim
-                    .arg(self.link.keys.stream(promo))
-                    .arg(GROUP)
-                    .arg(&self.node);
-                claim.arg(idle.as_millis() as u64).arg(&from);
-                claim.arg("COUNT").arg(LOOK_MAX);
-                let claimed = self.link.ask_on(&claim, Repeat::Safe, Memory::Any).await;
-                let (next, entries, _): (String, Vec<(String, Value)>, Vec<String>) = match claimed
-                {
-                    Ok(claimed) => claimed,
-                    Err(EngineError::Unavailable(detail)) if detail.contains("NOGROUP") => break,
-                    Err(error) => return Err(error),
-                };
-                let mut place = self.place();
-                for (id, fields) in entries {
-                    // One of our own that takes long is on its way already.
-                    let is_ours = packed::last_of(&id)
-                        .is_some_and(|last| place.held.contains_key(&(promo.0, last)));
-                    if !is_ours {
-                        place.take(promo, id, &fields);
-                    }
-                }
-                if next == "0-0" {
-                    break;
-                }
-                from = next;
-            }
-        }
-        Ok(())
     }
 
     /// Takes entries off whose events are all acknowledged.
@@ -245,25 +214,39 @@ impl Reader {
 }
 
 impl Place {
-    /// Makes an entry's events ready, but for those that are acknowledged already.
-    fn take(&mut self, promo: PromoId, id: String, fields: &Value) {
-        let entry = Packed::read(&id, fields);
+    /// Makes an entry's events ready. Of one that is held they are ready, or on their way, already.
+    pub(super) fn take(&mut self, promo: PromoId, id: String, fields: Value) {
+        let entry = Packed::read(&id, &fields);
         let numbers = entry.numbers();
         let Some((&first, &last)) = numbers.first().zip(numbers.last()) else {
             return;
         };
-        let held = self.held.entry((promo.0, last)).or_insert_with(|| Held {
+        if self.held.contains_key(&(promo.0, last)) {
+            return;
+        }
+        let held = Held {
             id,
             first,
-            left: numbers.iter().copied().collect(),
-        });
-        for (number, payload) in numbers.into_iter().zip(entry.events) {
-            if held.left.contains(&number) {
-                let stream = promo.0;
-                let id = EntryId { stream, number };
-                self.ready.push_back(StreamEntry { id, payload });
-            }
-        }
+            left: numbers.into_iter().collect(),
+            fields,
+        };
+        self.ready.extend(held.left(promo.0));
+        self.held.insert((promo.0, last), held);
+    }
+
+    /// Makes everything ready again that is not acknowledged.
+    fn rewind(&mut self) {
+        let held = self.held.iter();
+        self.ready = held
+            .flat_map(|((stream, _), held)| held.left(*stream))
+            .collect();
+        self.begun.clear();
+        self.rewinds += 1;
+    }
+
+    /// The streams that were looked at.
+    pub(super) fn begun(&self) -> impl Iterator<Item = PromoId> {
+        self.begun.iter().copied().map(PromoId)
     }
 
     /// The entry that an event lies in.
@@ -271,6 +254,19 @@ impl Place {
         let from = (id.stream, id.number);
         let (key, held) = self.held.range_mut(from..).next()?;
         (key.0 == id.stream && held.first <= id.number).then_some(held)
+    }
+}
+
+impl Held {
+    /// The events that are not acknowledged.
+    fn left(&self, stream: i64) -> impl Iterator<Item = StreamEntry> {
+        let entry = Packed::read(&self.id, &self.fields);
+        let events = entry.numbers().into_iter().zip(entry.events);
+        let left = events.filter(|(number, _)| self.left.contains(number));
+        left.map(move |(number, payload)| StreamEntry {
+            id: EntryId { stream, number },
+            payload,
+        })
     }
 }
 
@@ -305,11 +301,7 @@ impl OrderStream for Redis {
     }
 
     async fn rewind(&self) -> Result<()> {
-        let mut place = self.reader.place();
-        place.ready.clear();
-        place.begun.clear();
-        place.rewinds += 1;
-        drop(place);
+        self.reader.place().rewind();
         self.reader.added.notify_waiters();
         Ok(())
     }
@@ -330,34 +322,17 @@ impl OrderStream for Redis {
         let entry = {
             let mut place = self.reader.place();
             let held = place.entry_of(id);
-            held.filter(|held| held.left.contains(&id.number))
-                .map(|held| held.id.clone())
+            held.and_then(|held| held.left(id.stream).find(|entry| entry.id == id))
         };
         // One that is not held was moved or taken before.
         let Some(entry) = entry else { return Ok(()) };
-        let promo = PromoId(id.stream);
-        let mut range = cmd("XRANGE");
-        range
-            .arg(self.link.keys.stream(promo))
-            .arg(&entry)
-            .arg(&entry);
-        let found: Vec<(String, Value)> =
-            self.link.ask_on(&range, Repeat::Safe, Memory::Any).await?;
-        let payload = found.first().and_then(|(name, fields)| {
-            let entry = Packed::read(name, fields);
-            let at = entry
-                .numbers()
-                .iter()
-                .position(|number| *number == id.number)?;
-            entry.events.into_iter().nth(at)
-        });
-        if let Some(payload) = payload {
-            let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-            let letter = serde_json::json!({ "payload": payload, "reason": reason });
-            let words = [id.number.to_string(), letter.to_string()];
-            let call = Call::new(&scripts::SET_ASIDE, self.link.keys.meta(promo), words);
-            let _: i64 = self.link.call_on(&call, Repeat::Safe, Memory::Any).await?;
-        }
+        // Whether Redis still has the entry does not matter: what it lost is kept all the more.
+        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+        let letter = serde_json::json!({ "payload": entry.payload, "reason": reason });
+        let key = self.link.keys.meta(PromoId(id.stream));
+        let words = [id.number.to_string(), letter.to_string()];
+        let call = Call::new(&scripts::SET_ASIDE, key, words);
+        let _: i64 = self.link.call_on(&call, Repeat::Safe, Memory::Any).await?;
         self.acknowledge(&[id]).await
     }
 

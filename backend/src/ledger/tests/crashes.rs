@@ -1,9 +1,11 @@
-//! Database servers that are killed, stopped or frozen while the ledger is written.
+//! Database servers that are killed, stopped or frozen while the ledger is written, and processes that stand
+//! still in the middle of a transaction.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
+use crate::ledger::fences::pass;
 
 /// A server of the test's own.
 enum Server {
@@ -155,4 +157,44 @@ async fn mariadb_hangs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_hangs() {
     a_frozen_server_is_an_outage(Server::Postgres(Postgres::start())).await;
+}
+
+/// A sweeper that stands still between raising the fence and its commit is cut off, and another one goes on.
+async fn who_stands_still_is_cut_off(kind: Kind, bound: &'static str, shorter: &'static str) {
+    let home = Home::open(kind).await;
+    let told = home.ledger.read(bound).await.unwrap().fetch_one().await;
+    assert_eq!(told.unwrap().get::<String>("bound").unwrap(), "15");
+    let frozen = home.another().await;
+    let mut tx = frozen.begin().await.unwrap();
+    // So that the test is short.
+    tx.query(shorter).execute().await.unwrap();
+    pass(&mut tx, SWEEPER, Fence(1)).await.unwrap();
+    let taken = async {
+        while let Err(error) = home.ledger.raise_fence(SWEEPER, Fence(2)).await {
+            assert!(error.is_outage(), "{error:?}");
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), taken);
+    waited.await.unwrap();
+    let error = tx.commit().await.unwrap_err();
+    assert!(error.is_outage() && !error.is_poison(), "{error:?}");
+    assert!(matches!(
+        frozen.raise_fence(SWEEPER, Fence(1)).await,
+        Err(BackendError::Replaced(SWEEPER))
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweeper_that_stands_still_keeps_nobody_from_mariadb() {
+    let bound = "SELECT CAST(@@idle_transaction_timeout AS CHAR) AS bound";
+    let shorter = "SET SESSION idle_transaction_timeout = 1";
+    who_stands_still_is_cut_off(Kind::MariaDb, bound, shorter).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweeper_that_stands_still_keeps_nobody_from_postgres() {
+    let bound =
+        "SELECT rtrim(current_setting('idle_in_transaction_session_timeout'), 's') AS bound";
+    let shorter = "SET idle_in_transaction_session_timeout = '1s'";
+    who_stands_still_is_cut_off(Kind::Postgres, bound, shorter).await;
 }

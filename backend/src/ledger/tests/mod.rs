@@ -20,6 +20,7 @@ use crate::error::BackendError;
 mod books;
 mod crashes;
 mod disk;
+mod endings;
 mod opening;
 mod orders;
 mod races;
@@ -33,23 +34,23 @@ static POSTGRES: LazyLock<Postgres> = LazyLock::new(Postgres::start);
 
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Sqlite,
     MariaDb,
     Postgres,
 }
 
 /// A ledger under test.
-struct Home {
+pub struct Home {
     kind: Kind,
     settings: LedgerSettings,
-    ledger: Ledger,
+    pub ledger: Ledger,
     dir: tempfile::TempDir,
 }
 
 impl Home {
     /// A ledger with one item, in a database that nobody used yet.
-    async fn open(kind: Kind) -> Self {
+    pub async fn open(kind: Kind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = match kind {
             Kind::Sqlite => None,
@@ -71,7 +72,7 @@ impl Home {
     }
 
     /// The same ledger, as another process opens it.
-    async fn another(&self) -> Ledger {
+    pub async fn another(&self) -> Ledger {
         Ledger::open(&self.settings).await.unwrap()
     }
 

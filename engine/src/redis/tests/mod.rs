@@ -2,6 +2,7 @@
 //! see: a Redis that goes away, or comes back without what it had.
 
 mod outage;
+mod readers;
 mod rebuild;
 
 use std::time::Duration;
