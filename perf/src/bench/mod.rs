@@ -32,9 +32,6 @@ pub use bare::run as run_bare;
 /// What stops a measurement.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Connections that are opened and left idle.
-const IDLE: usize = 1_000;
-
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
@@ -103,13 +100,14 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
             core,
         };
         let servers = Servers::start(&setting)?;
+        // Before any load, which would leave memory behind that connections could take.
+        if workers == 1 {
+            idle = servers.idle(asked.idle)?;
+        }
         for work in [Work::Item, Work::OrderWithoutToken] {
             for &connections in &asked.connections {
                 tables.push(servers.compare(asked, &setting, work, connections)?);
             }
-        }
-        if workers == 1 {
-            idle = servers.idle(asked.idle)?;
         }
     }
     let report = Report {
@@ -200,12 +198,7 @@ impl Servers {
     fn idle(&self, connections: usize) -> Result<Vec<idle::Idle>, Failure> {
         let asked = self.all.iter().map(|(kind, peer)| {
             let processes = || load::memory_kib(&peer.processes());
-            idle::measure(
-                kind.name(),
-                peer.port(),
-                connections.min(IDLE * 10),
-                processes,
-            )
+            idle::measure(kind.name(), peer.port(), connections, processes)
         });
         asked.collect()
     }
