@@ -4,8 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, SET_COOKIE};
-use http::request::Parts;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use lua_free_rules::admission::{self, TokenFacts};
 use lua_free_rules::challenge::{Draft, Kind};
@@ -18,8 +17,9 @@ use lua_free_rules::units::{ItemId, Nonce, PromoId, Timestamp};
 use serde::Serialize;
 
 use crate::answer::Answer;
-use crate::client::{CHALLENGE_COOKIE, text_of};
+use crate::client::CHALLENGE_COOKIE;
 use crate::edge::Edge;
+use crate::request::Request;
 
 /// The longest name of a kind.
 const KIND_BYTES_MAX: usize = 16;
@@ -42,17 +42,17 @@ struct Issued<'a> {
 /// The first refusal that applies.
 pub(crate) async fn issue(
     edge: &Edge,
-    request: &Parts,
-    body: &Bytes,
+    request: &Request<'_>,
+    body: &[u8],
     session: Option<Session>,
     rate: Verdict,
 ) -> Result<Answer, Refusal> {
     session.ok_or(Refusal::NotSignedIn)?;
-    let as_picture = request.method != Method::POST;
+    let as_picture = *request.method != Method::POST;
     let fields = if as_picture {
-        Fields::from_query(request.uri.query())
+        Fields::from_query(request.query)
     } else {
-        let kind = text_of(&request.headers, &http::header::CONTENT_TYPE);
+        let kind = request.header.text(&CONTENT_TYPE);
         Fields::from_body(kind, body)
     }?;
     let promo = PromoId(fields.id("promoId")?);
@@ -133,8 +133,9 @@ fn choose(promo: &Snapshot, wanted: Option<Kind>) -> Result<Kind, Refusal> {
     }
 }
 
-fn accepts_image(request: &Parts) -> bool {
-    text_of(&request.headers, &ACCEPT).is_some_and(|accept| accept.contains("image/"))
+fn accepts_image(request: &Request<'_>) -> bool {
+    let accept = request.header.text(&ACCEPT);
+    accept.is_some_and(|accept| accept.contains("image/"))
 }
 
 /// What a challenge is given out for.
