@@ -36,17 +36,27 @@ struct Issued<'a> {
     altcha: Option<&'a altcha::Challenge>,
 }
 
-/// Answers a request for a challenge. `GET` gives the picture itself, for a plain form.
+/// Which challenge is given out.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    promo: PromoId,
+    session: Session,
+    kind: Kind,
+    /// Whether the answer is the picture itself, for a plain form.
+    as_picture: bool,
+}
+
+/// Whether a request for a challenge gets one, and which. `GET` asks for the picture itself.
 ///
 /// # Errors
 /// The first refusal that applies.
-pub(crate) async fn issue(
+pub(crate) fn consider(
     edge: &Edge,
     request: &Request<'_>,
     body: &[u8],
     session: Option<Session>,
     rate: Verdict,
-) -> Result<Answer, Refusal> {
+) -> Result<Errand, Refusal> {
     session.ok_or(Refusal::NotSignedIn)?;
     let as_picture = *request.method != Method::POST;
     let fields = if as_picture {
@@ -66,27 +76,42 @@ pub(crate) async fn issue(
             "send `Accept: image/*`, or ask by POST".to_owned(),
         ));
     }
-    edge.metrics.challenge_issued(&promo.to_string());
-    let order = Order {
+    Ok(Errand {
         promo,
         session,
-        expires_at: edge.now().plus_ms(edge.config.puzzles.ttl.ms()),
-    };
-    match kind {
-        Kind::None => Ok(order.answer(Kind::None, "none", None, None)),
-        Kind::Image => {
-            let image = edge.images.take().await?;
-            let sealed = order.seal(edge, Kind::Image, &image.code)?;
-            if as_picture {
-                picture(edge, image.jpeg, &sealed)
-            } else {
-                Ok(order.answer(Kind::Image, &sealed, Some(&image.jpeg), None))
+        kind,
+        as_picture,
+    })
+}
+
+impl Errand {
+    /// Waits for a picture or a puzzle, if none is in stock, and answers with it.
+    ///
+    /// # Errors
+    /// If too many wait for one.
+    pub async fn run(self, edge: &Edge) -> Result<Answer, Refusal> {
+        edge.metrics.challenge_issued(&self.promo.to_string());
+        let order = Order {
+            promo: self.promo,
+            session: self.session,
+            expires_at: edge.now().plus_ms(edge.config.puzzles.ttl.ms()),
+        };
+        match self.kind {
+            Kind::None => Ok(order.answer(Kind::None, "none", None, None)),
+            Kind::Image => {
+                let image = edge.images.take().await?;
+                let sealed = order.seal(edge, Kind::Image, &image.code)?;
+                if self.as_picture {
+                    picture(edge, image.jpeg, &sealed)
+                } else {
+                    Ok(order.answer(Kind::Image, &sealed, Some(&image.jpeg), None))
+                }
             }
-        }
-        Kind::Altcha => {
-            let proof = edge.proofs.take().await?;
-            let sealed = order.seal(edge, Kind::Altcha, &proof.key)?;
-            Ok(order.answer(Kind::Altcha, &sealed, None, Some(&proof.challenge)))
+            Kind::Altcha => {
+                let proof = edge.proofs.take().await?;
+                let sealed = order.seal(edge, Kind::Altcha, &proof.key)?;
+                Ok(order.answer(Kind::Altcha, &sealed, None, Some(&proof.challenge)))
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::edge::Edge;
 use crate::limits::{Key, Network};
 use crate::request::Request;
 use crate::routes::{self, Guard, Kind, NoRoute, Route};
-use crate::{challenges, client, shop, tokens};
+use crate::{challenges, client, item_cache, shop, tokens};
 
 /// The longest path with its query.
 const URL_BYTES_MAX: usize = 4_096;
@@ -33,8 +33,30 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(crate) enum Decision {
     /// The edge answers by itself.
     Answer(Answer),
+    /// It does, once it has what it needs.
+    Ask(Errand),
     /// An order server answers.
     Forward,
+}
+
+/// What has to be waited for: an order server, a puzzle, or the engine.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    Item(item_cache::Key),
+    Challenge(challenges::Errand),
+    Token(tokens::Errand),
+}
+
+impl Errand {
+    /// Waits, and answers.
+    pub async fn run(self, edge: &Edge) -> Answer {
+        let answer = match self {
+            Self::Item(key) => shop::fetch(edge, key).await,
+            Self::Challenge(errand) => errand.run(edge).await,
+            Self::Token(errand) => errand.run(edge).await,
+        };
+        answer.unwrap_or_else(|refusal| Answer::refusal(&refusal))
+    }
 }
 
 impl Decision {
@@ -72,68 +94,60 @@ pub(crate) fn arrive(edge: &Edge, request: &Request<'_>, peer: Option<IpAddr>) -
     Arrived { client, route }
 }
 
-/// Decides on a request that has a route. Its body is `None` if it is too long to be looked at here:
-/// such a one can only pass.
-pub(crate) async fn decide(
+/// Decides on a request that has a route, from memory. Its body is `None` if it is too long to be looked at
+/// here: such a one can only pass.
+pub(crate) fn decide(
     edge: &Edge,
     request: &Request<'_>,
     body: Option<&[u8]>,
     route: &Route,
     client: IpAddr,
 ) -> Decision {
-    if let Some(decision) = decide_at_once(edge, request, body, route, client) {
-        return decision;
-    }
-    let answer = ask_for(edge, route.kind, request, body.unwrap_or_default()).await;
-    answer.map_or_else(|refusal| Decision::refuse(&refusal), Decision::Answer)
-}
-
-/// Decides from memory; `None`, and nothing done, where something has to be waited for.
-pub(crate) fn decide_at_once(
-    edge: &Edge,
-    request: &Request<'_>,
-    body: Option<&[u8]>,
-    route: &Route,
-    client: IpAddr,
-) -> Option<Decision> {
     let decision = match (route.kind, body) {
         (Kind::Proxied(guard), _) => {
             guarded(edge, guard, request, client).map(|()| Decision::Forward)
         }
         (_, None) => Err(Refusal::TooLarge),
         (Kind::Order, Some(body)) => order(edge, request, body).map(|_| Decision::Forward),
-        (Kind::Page, _) => {
-            let page = edge.pages.answer(request.path, request.header);
-            Ok(Decision::Answer(page))
-        }
-        (Kind::ItemGet, _) => shop::item_at_hand(edge, request.query)?.map(Decision::Answer),
-        (Kind::ItemList, _) => Ok(Decision::Answer(shop::list_at_hand(edge)?)),
-        (Kind::PromoState, _) => shop::promo_state(edge, request.query).map(Decision::Answer),
-        (Kind::Challenge | Kind::Token, _) => return None,
+        (kind, Some(body)) => by_itself(edge, kind, request, body),
     };
-    Some(decision.unwrap_or_else(|refusal| Decision::refuse(&refusal)))
+    decision.unwrap_or_else(|refusal| Decision::refuse(&refusal))
 }
 
-/// What may have to be waited for: an order server, the engine, or a puzzle.
-async fn ask_for(
+/// What the edge answers by itself.
+fn by_itself(
     edge: &Edge,
     kind: Kind,
     request: &Request<'_>,
     body: &[u8],
-) -> Result<Answer, Refusal> {
+) -> Result<Decision, Refusal> {
     match kind {
-        Kind::ItemGet => shop::item(edge, request.query).await,
-        Kind::ItemList => shop::list(edge).await,
+        Kind::Page => {
+            let page = edge.pages.answer(request.path, request.header);
+            Ok(Decision::Answer(page))
+        }
+        Kind::ItemGet => item(edge, shop::item(request.query)?),
+        Kind::ItemList => item(edge, item_cache::Key::List),
+        Kind::PromoState => shop::promo_state(edge, request.query).map(Decision::Answer),
         Kind::Challenge => {
             let (session, rate) = buyer(edge, request);
-            challenges::issue(edge, request, body, session, rate).await
+            let errand = challenges::consider(edge, request, body, session, rate)?;
+            Ok(Decision::Ask(Errand::Challenge(errand)))
         }
         Kind::Token => {
             let (session, rate) = buyer(edge, request);
-            tokens::issue(edge, request, body, session, rate).await
+            let errand = tokens::consider(edge, request, body, session, rate)?;
+            Ok(Decision::Ask(Errand::Token(errand)))
         }
-        // Decided at once.
-        Kind::Page | Kind::PromoState | Kind::Order | Kind::Proxied(_) => Err(Refusal::NotFound),
+        // `decide` sends these on.
+        Kind::Order | Kind::Proxied(_) => Err(Refusal::NotFound),
+    }
+}
+
+fn item(edge: &Edge, key: item_cache::Key) -> Result<Decision, Refusal> {
+    match shop::at_hand(edge, key) {
+        Some(answer) => answer.map(Decision::Answer),
+        None => Ok(Decision::Ask(Errand::Item(key))),
     }
 }
 

@@ -141,18 +141,18 @@ const BROKEN_OFF: &str = "broken_off";
 
 impl Service {
     async fn gate(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
-        match self.decide(session, call).await? {
+        let answer = match self.decide(session, call).await? {
             Decision::Forward => {
                 // A client may end its side after a whole POST and still read the answer.
                 let may_half_close = session.req_header().method == Method::POST;
                 session.set_abort_on_close(!may_half_close);
-                Ok(false)
+                return Ok(false);
             }
-            Decision::Answer(answer) => {
-                self.send(session, call, &answer).await?;
-                Ok(true)
-            }
-        }
+            Decision::Answer(answer) => answer,
+            Decision::Ask(errand) => errand.run(&self.0).await,
+        };
+        self.send(session, call, &answer).await?;
+        Ok(true)
     }
 
     /// Bodies are read before the gate is asked: they are short, and a connection can only serve on
@@ -173,7 +173,13 @@ impl Service {
             return Ok(Decision::Forward);
         }
         let request = Request::of(session.req_header());
-        Ok(gate::decide(&self.0, &request, body.bytes(), route, call.client).await)
+        Ok(gate::decide(
+            &self.0,
+            &request,
+            body.bytes(),
+            route,
+            call.client,
+        ))
     }
 
     /// The route. What the fast path has let pass is not counted again, but it must be the same here.

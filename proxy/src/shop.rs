@@ -12,32 +12,21 @@ use crate::answer::{Answer, Lasting};
 use crate::edge::Edge;
 use crate::item_cache::{Kept, Key};
 
-/// `GET /item/get?id=`, if that needs no waiting.
-pub(crate) fn item_at_hand(edge: &Edge, query: Option<&str>) -> Option<Result<Answer, Refusal>> {
-    let id = match item_id(query) {
-        Ok(id) => id,
-        Err(refusal) => return Some(Err(refusal)),
-    };
-    let kept = edge.items.at_hand(Key::Item(id))?;
-    Some(tell_item(edge, &kept))
+/// What `GET /item/get?id=` asks for.
+pub(crate) fn item(query: Option<&str>) -> Result<Key, Refusal> {
+    Ok(Key::Item(ItemId(Fields::id_in_query(query, "id")?)))
 }
 
-/// `GET /item/get?id=`.
-pub(crate) async fn item(edge: &Edge, query: Option<&str>) -> Result<Answer, Refusal> {
-    let kept = edge.items.get(Key::Item(item_id(query)?)).await?;
-    tell_item(edge, &kept)
+/// The item, or the list of items, if that needs no waiting.
+pub(crate) fn at_hand(edge: &Edge, key: Key) -> Option<Result<Answer, Refusal>> {
+    let kept = edge.items.at_hand(key)?;
+    Some(tell(edge, key, &kept))
 }
 
-/// `GET /item/list`, if that needs no waiting.
-pub(crate) fn list_at_hand(edge: &Edge) -> Option<Answer> {
-    let kept = edge.items.at_hand(Key::List)?;
-    Some(tell_list(edge, &kept))
-}
-
-/// `GET /item/list`.
-pub(crate) async fn list(edge: &Edge) -> Result<Answer, Refusal> {
-    let kept = edge.items.get(Key::List).await?;
-    Ok(tell_list(edge, &kept))
+/// The item, or the list of items.
+pub(crate) async fn fetch(edge: &Edge, key: Key) -> Result<Answer, Refusal> {
+    let kept = edge.items.get(key).await?;
+    tell(edge, key, &kept)
 }
 
 /// `GET /promo/state?id=`.
@@ -48,41 +37,30 @@ pub(crate) fn promo_state(edge: &Edge, query: Option<&str>) -> Result<Answer, Re
     Ok(Answer::success(&PromoState::at(promo, edge.now())))
 }
 
-fn item_id(query: Option<&str>) -> Result<ItemId, Refusal> {
-    Ok(ItemId(Fields::id_in_query(query, "id")?))
-}
-
-fn tell_item(edge: &Edge, kept: &Kept) -> Result<Answer, Refusal> {
-    let item = kept.items.first().ok_or(Refusal::NotFound)?;
-    Ok(tell(edge, kept, |promos, now| {
-        Answer::success(&item.answer(promos, now))
-    }))
-}
-
-fn tell_list(edge: &Edge, kept: &Kept) -> Answer {
-    tell(edge, kept, |promos, now| {
-        let items = kept.items.iter().map(|item| item.answer(promos, now));
-        Answer::success(&items.collect::<Vec<ItemAnswer<'_>>>())
-    })
-}
-
-/// What was said of an entry before, if it is still right; else what `say` makes of the promos and now.
-fn tell(edge: &Edge, kept: &Kept, say: impl FnOnce(&[Snapshot], Timestamp) -> Answer) -> Answer {
+/// What was said of an entry before, if it is still right; else what there is to say now.
+fn tell(edge: &Edge, key: Key, kept: &Kept) -> Result<Answer, Refusal> {
     let (heard, now) = (edge.promos.heard(), edge.now());
     if let Some(said) = &*kept.said.load()
         && said.of == heard.number
         && said.during.contains(&now)
     {
-        return said.answer.clone();
+        return Ok(said.answer.clone());
     }
-    let answer = say(&heard.promos, now);
+    let mut items = kept
+        .items
+        .iter()
+        .map(|item| item.answer(&heard.promos, now));
+    let answer = match key {
+        Key::Item(_) => Answer::success(&items.next().ok_or(Refusal::NotFound)?),
+        Key::List => Answer::success(&items.collect::<Vec<ItemAnswer<'_>>>()),
+    };
     let said = Lasting {
         answer: answer.clone(),
         of: heard.number,
         during: now..next_change(&heard.promos, now),
     };
     kept.said.store(Some(Arc::new(said)));
-    answer
+    Ok(answer)
 }
 
 /// When a promo starts or ends next.

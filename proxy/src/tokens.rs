@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::{EngineError, Entry};
 use http::header::CONTENT_TYPE;
 use lua_free_rules::admission::{self, TokenDecision, TokenFacts};
-use lua_free_rules::challenge::{ENVELOPE_BYTES_MAX, Kind, Verdict as Judged, judge};
+use lua_free_rules::challenge::{Attempt, ENVELOPE_BYTES_MAX, Kind, Verdict as Judged, judge};
 use lua_free_rules::fields::Fields;
 use lua_free_rules::limit::Verdict;
 use lua_free_rules::promo::Snapshot;
@@ -33,17 +33,26 @@ struct Issued {
     expires_at: Timestamp,
 }
 
-/// Answers a request for an access token.
+/// What the engine is asked for.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// To spend the attempt; then this is the answer.
+    Spend(PromoId, Attempt, Refusal),
+    /// For a place behind the door, for that attempt.
+    Enter(PromoId, SignedIn, Option<Attempt>),
+}
+
+/// Whether a request for an access token goes to the engine, and with what.
 ///
 /// # Errors
 /// The first refusal that applies.
-pub(crate) async fn issue(
+pub(crate) fn consider(
     edge: &Edge,
     request: &Request<'_>,
     body: &[u8],
     session: Option<SignedIn>,
     rate: Verdict,
-) -> Result<Answer, Refusal> {
+) -> Result<Errand, Refusal> {
     session.ok_or(Refusal::NotSignedIn)?;
     let fields = Fields::from_body(request.header.text(&CONTENT_TYPE), body)?;
     let promo = PromoId(fields.id("promoId")?);
@@ -68,19 +77,34 @@ pub(crate) async fn issue(
     match admission::on_answer(judged) {
         TokenDecision::Refuse(refusal) => Err(refusal),
         TokenDecision::SpendAndRefuse(attempt, refusal) => {
-            within(edge.engine.spend(promo, attempt)).await?;
-            Err(refusal)
+            Ok(Errand::Spend(promo, attempt, refusal))
         }
-        TokenDecision::AskDoor(attempt) => {
-            let entry = Entry {
-                promo,
-                session,
-                attempt,
-                jti: draw_nonce()?,
-            };
-            let access = within(edge.engine.enter(entry)).await?;
-            edge.metrics.token_issued(&promo.to_string());
-            grant(edge, &access)
+        TokenDecision::AskDoor(attempt) => Ok(Errand::Enter(promo, session, attempt)),
+    }
+}
+
+impl Errand {
+    /// Asks the engine, and answers.
+    ///
+    /// # Errors
+    /// What the engine, or the wrong answer, is refused with.
+    pub async fn run(self, edge: &Edge) -> Result<Answer, Refusal> {
+        match self {
+            Self::Spend(promo, attempt, refusal) => {
+                within(edge.engine.spend(promo, attempt)).await?;
+                Err(refusal)
+            }
+            Self::Enter(promo, session, attempt) => {
+                let entry = Entry {
+                    promo,
+                    session,
+                    attempt,
+                    jti: draw_nonce()?,
+                };
+                let access = within(edge.engine.enter(entry)).await?;
+                edge.metrics.token_issued(&promo.to_string());
+                grant(edge, &access)
+            }
         }
     }
 }
@@ -204,21 +228,26 @@ mod tests {
         };
         let ask = async |session, answer: &str| {
             let body = Bytes::from_static(br#"{"promoId":7}"#);
-            let issued =
-                challenges::issue(&edge, &Request::from(&plain), &body, Some(session), PASS).await;
+            let plain = Request::from(&plain);
+            let errand = challenges::consider(&edge, &plain, &body, Some(session), PASS);
+            let issued = errand.unwrap().run(&edge).await;
             let challenge = json_of(issued.unwrap())["challenge"].clone();
             let body = json!({"promoId": 7, "itemId": 3, "challenge": challenge, "answer": answer});
             Bytes::from(body.to_string())
         };
+        let answer = async |session, body: &Bytes| {
+            let errand = consider(&edge, &Request::from(&plain), body, Some(session), PASS);
+            errand?.run(&edge).await
+        };
         edge.engine.sign_in(buyer(1)).await.unwrap();
         let body = ask(buyer(1), " AB3D5 ").await;
-        let granted = issue(&edge, &Request::from(&plain), &body, Some(buyer(1)), PASS).await;
+        let granted = answer(buyer(1), &body).await;
         assert!(json_of(granted.unwrap())["token"].is_string());
         edge.engine.sign_in(buyer(2)).await.unwrap();
-        let stolen = issue(&edge, &Request::from(&plain), &body, Some(buyer(2)), PASS).await;
+        let stolen = answer(buyer(2), &body).await;
         assert_eq!(stolen.unwrap_err(), Refusal::ChallengeFailed);
         let wrong = ask(buyer(2), "aB3d6").await;
-        let refused = issue(&edge, &Request::from(&plain), &wrong, Some(buyer(2)), PASS).await;
+        let refused = answer(buyer(2), &wrong).await;
         assert_eq!(refused.unwrap_err(), Refusal::ChallengeFailed);
     }
 }

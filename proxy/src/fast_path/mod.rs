@@ -23,6 +23,7 @@ mod wire;
 mod tests;
 
 use std::fmt::Display;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,9 +42,9 @@ use crate::call::{Call, GONE};
 use crate::client;
 use crate::edge::Edge;
 use crate::front::Front;
-use crate::gate::{self, Decision};
-use crate::routes::Route;
-use head::{Plain, Reading};
+use crate::gate::{self, Decision, Errand};
+use head::Reading;
+use wait::Patience;
 
 /// A header that is longer is left to Pingora, which has the last word on its size.
 const HEARD_MAX: usize = 8 << 10;
@@ -61,28 +62,20 @@ pub(crate) struct FastPath {
     within: Duration,
 }
 
-/// What is to be done next on a connection.
+/// What is to be done about the first request on a connection.
 enum Step {
-    /// Wait for more bytes.
-    Read,
-    /// The first request needs something that is not at hand.
-    Ask(Call, &'static Route),
-    Serve(Way),
-}
-
-/// Which way the first request goes.
-enum Way {
-    Answer(Decided),
-    /// Pingora is to serve it. Without a call, nothing of it was decided.
+    Answer(Begun, Answer),
+    /// Answer, once there is what it takes.
+    Ask(Begun, Errand),
+    /// Let Pingora serve it. Without a call, nothing of it was decided.
     HandOver(Option<Call>),
 }
 
-/// The answer to the first request.
-struct Decided {
+/// The first request, of which only the answer is missing.
+struct Begun {
     call: Call,
-    answer: Answer,
     method: Method,
-    /// How many bytes the request had.
+    /// How many bytes it had.
     bytes: usize,
     keep: bool,
 }
@@ -125,33 +118,23 @@ impl FastPath {
         let peer = client::peer(stream.get_socket_digest().as_deref());
         let mut patience = wait::patience(self.idle_within, shutdown);
         let mut heard = Vec::new();
-        let mut has_begun = false;
-        loop {
-            let way = match self.step(&heard, peer) {
-                Step::Serve(way) => way,
-                Step::Ask(call, route) => Box::pin(self.ask(&heard, call, route)).await,
-                Step::Read => {
-                    // First idle, then slow.
-                    if !has_begun && !heard.is_empty() {
-                        has_begun = true;
-                        patience.renew(self.within);
-                    }
-                    if !patience.more(&mut stream, &mut heard).await {
-                        return;
-                    }
-                    continue;
+        while let Some(step) = self
+            .next(&mut stream, &mut heard, &mut patience, peer)
+            .await
+        {
+            let back = match step {
+                Step::Answer(begun, answer) => self.answer(stream, &mut heard, begun, answer).await,
+                Step::Ask(begun, errand) => {
+                    Box::pin(self.ask(stream, &mut heard, begun, errand)).await
                 }
-            };
-            let back = match way {
-                Way::Answer(decided) => self.answer(stream, &mut heard, decided).await,
-                Way::HandOver(call) => self.hand_over(stream, &mut heard, call, shutdown).await,
+                Step::HandOver(call) => {
+                    Box::pin(self.hand_over(stream, &mut heard, call, shutdown)).await
+                }
             };
             match back {
                 Some(back) => stream = back,
                 None => return,
             }
-            has_begun = false;
-            patience.renew(self.idle_within);
             if heard.is_empty() {
                 spare::give(std::mem::take(&mut heard));
             } else {
@@ -161,39 +144,72 @@ impl FastPath {
         }
     }
 
-    /// What is to be done about the first request in `heard`. Nothing is counted before it is certain
-    /// that the request can be read in one way only.
-    fn step(&self, heard: &[u8], peer: Option<IpAddr>) -> Step {
+    /// Waits for the next request; `None` if none comes.
+    async fn next<S: Future<Output = ()>>(
+        &self,
+        stream: &mut Stream,
+        heard: &mut Vec<u8>,
+        patience: &mut Patience<S>,
+        peer: Option<IpAddr>,
+    ) -> Option<Step> {
+        patience.renew(self.idle_within);
+        let mut has_begun = false;
+        loop {
+            if let Some(step) = self.step(heard, peer) {
+                return Some(step);
+            }
+            // First idle, then slow.
+            if !has_begun && !heard.is_empty() {
+                has_begun = true;
+                patience.renew(self.within);
+            }
+            if !patience.more(stream, heard).await {
+                return None;
+            }
+        }
+    }
+
+    /// What is to be done about the first request in `heard`; `None` if it is not whole yet. Nothing is
+    /// counted before it is certain that the request can be read in one way only.
+    fn step(&self, heard: &[u8], peer: Option<IpAddr>) -> Option<Step> {
         let mut space = head::space();
         let body_max = self.edge.config.limits.body_max.0;
         let plain = match head::read(heard, &mut space) {
             Reading::Plain(plain) if plain.body.len() <= body_max => plain,
-            Reading::Partial if heard.len() < HEARD_MAX => return Step::Read,
-            _ => return Step::Serve(Way::HandOver(None)),
+            Reading::Partial if heard.len() < HEARD_MAX => return None,
+            _ => return Some(Step::HandOver(None)),
         };
         let request = &plain.request;
         let mut call = Call::new(self.edge.in_flight.enter());
-        let route = match call.arrive(gate::arrive(&self.edge, request, peer)) {
-            Ok(route) => route,
-            Err(answer) => return Step::Serve(plain.settle(call, Decision::Answer(answer))),
+        let decision = match call.arrive(gate::arrive(&self.edge, request, peer)) {
+            Ok(route) => gate::decide(&self.edge, request, Some(plain.body), route, call.client),
+            Err(answer) => Decision::Answer(answer),
         };
-        let body = Some(plain.body);
-        match gate::decide_at_once(&self.edge, request, body, route, call.client) {
-            Some(decision) => Step::Serve(plain.settle(call, decision)),
-            None => Step::Ask(call, route),
-        }
+        let begun = |call| Begun {
+            call,
+            method: request.method.clone(),
+            bytes: plain.bytes,
+            keep: plain.keep,
+        };
+        Some(match decision {
+            Decision::Answer(answer) => Step::Answer(begun(call), answer),
+            Decision::Ask(errand) => Step::Ask(begun(call), errand),
+            Decision::Forward => {
+                call.passed = true;
+                Step::HandOver(Some(call))
+            }
+        })
     }
 
-    /// Decides what could not be decided at once. The request is read anew, so that a connection that
-    /// asks for nothing does not hold the room for it.
-    async fn ask(&self, heard: &[u8], call: Call, route: &'static Route) -> Way {
-        let mut space = head::space();
-        let Reading::Plain(plain) = head::read(heard, &mut space) else {
-            return Way::HandOver(None);
-        };
-        let (request, body) = (&plain.request, Some(plain.body));
-        let decision = gate::decide(&self.edge, request, body, route, call.client).await;
-        plain.settle(call, decision)
+    async fn ask(
+        &self,
+        stream: Stream,
+        heard: &mut Vec<u8>,
+        begun: Begun,
+        errand: Errand,
+    ) -> Option<Stream> {
+        let answer = errand.run(&self.edge).await;
+        self.answer(stream, heard, begun, answer).await
     }
 
     /// Answers the first request, and takes it off `heard`. Gives the connection back if it goes on.
@@ -201,35 +217,32 @@ impl FastPath {
         &self,
         mut stream: Stream,
         heard: &mut Vec<u8>,
-        decided: Decided,
+        mut begun: Begun,
+        answer: Answer,
     ) -> Option<Stream> {
-        let Decided {
-            mut call,
-            answer,
-            method,
-            bytes,
-            keep,
-        } = decided;
-        let keep = keep && !self.edge.in_flight.is_draining();
-        let sent = wire::send(&mut stream, &answer, &method, keep, self.within).await;
-        call.outcome = if sent.is_ok() { answer.outcome } else { GONE };
+        let keep = begun.keep && !self.edge.in_flight.is_draining();
+        let sent = wire::send(&mut stream, &answer, &begun.method, keep, self.within).await;
+        self.note(&mut begun, &answer, &sent);
+        heard.drain(..begun.bytes);
+        drop(begun);
+        if sent.is_ok() && keep {
+            return Some(stream);
+        }
+        if sent.is_ok() {
+            // What cannot be told to the client in time is not told.
+            let _ = timeout(self.within, stream.shutdown()).await;
+        }
+        None
+    }
+
+    fn note(&self, begun: &mut Begun, answer: &Answer, sent: &io::Result<usize>) {
+        begun.call.outcome = if sent.is_ok() { answer.outcome } else { GONE };
         let told = Sent {
             status: answer.status.as_u16(),
             body_bytes: sent.as_ref().copied().unwrap_or_default(),
         };
         let error = sent.as_ref().err().map(|error| error as &dyn Display);
-        access_log::record(&self.edge, &call, &method, &told, error);
-        drop(call);
-        if sent.is_err() {
-            return None;
-        }
-        if keep {
-            heard.drain(..bytes);
-            return Some(stream);
-        }
-        // What cannot be told to the client in time is not told.
-        let _ = timeout(self.within, stream.shutdown()).await;
-        None
+        access_log::record(&self.edge, &begun.call, &begun.method, &told, error);
     }
 
     /// Hands everything that was read to Pingora. Gives the connection back if it goes on.
@@ -243,24 +256,6 @@ impl FastPath {
         let mut read = BytesMut::with_capacity(heard.len() + READ_ON_BYTES);
         read.extend_from_slice(heard);
         spare::give(std::mem::take(heard));
-        Box::pin(self.front.serve_one(stream, read, call, shutdown)).await
-    }
-}
-
-impl Plain<'_> {
-    fn settle(&self, mut call: Call, decision: Decision) -> Way {
-        match decision {
-            Decision::Forward => {
-                call.passed = true;
-                Way::HandOver(Some(call))
-            }
-            Decision::Answer(answer) => Way::Answer(Decided {
-                call,
-                answer,
-                method: self.request.method.clone(),
-                bytes: self.bytes,
-                keep: self.keep,
-            }),
-        }
+        self.front.serve_one(stream, read, call, shutdown).await
     }
 }
