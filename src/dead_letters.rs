@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use backend::Ledger;
 use backend::dead_letters::{self, DeadLetters, Replayed, Which};
+use backend::{Ledger, LedgerSettings};
 use engine::{EntryId, SharedEngine};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -29,7 +29,7 @@ pub fn dead_letters(folder: &Path, action: &DeadLetterAction) -> Outcome {
         let way = Way::find(&loaded).await?;
         let done = match action {
             DeadLetterAction::List { json, max } => list(&way, *max, *json).await,
-            DeadLetterAction::Replay { ids, .. } => replay(&loaded, &way, ids).await,
+            DeadLetterAction::Replay { ids, .. } => replay(&way, ids).await,
         };
         way.leave().await;
         Ok(done?)
@@ -38,8 +38,8 @@ pub fn dead_letters(folder: &Path, action: &DeadLetterAction) -> Outcome {
 
 /// How the engine is reached.
 enum Way {
-    /// Directly.
-    Direct(Home, SharedEngine),
+    /// Directly; the ledger is opened only for what is noted in it.
+    Direct(Home, SharedEngine, LedgerSettings),
     /// By asking the process that has the files.
     Ask(Running, String),
 }
@@ -57,7 +57,7 @@ impl Way {
         match Home::open_unless_held(loaded, &loaded.command_name("dead-letters")).await? {
             Some(home) => {
                 let engine = home.shared();
-                Ok(Self::Direct(home, engine))
+                Ok(Self::Direct(home, engine, secrets::ledger(loaded)?))
             }
             None => {
                 let running = Running::read(&loaded.data_dir())?;
@@ -67,14 +67,16 @@ impl Way {
     }
 
     async fn leave(self) {
-        if let Self::Direct(home, _) = self {
+        if let Self::Direct(home, ..) = self {
             home.close().await;
         }
     }
 
     async fn list(&self, max: u16) -> anyhow::Result<DeadLetters> {
         match self {
-            Self::Direct(_, engine) => Ok(dead_letters::list(engine.as_ref(), max.into()).await?),
+            Self::Direct(_, engine, _) => {
+                Ok(dead_letters::list(engine.as_ref(), max.into()).await?)
+            }
             Self::Ask(running, token) => {
                 let path = format!("/admin/deadletters?max={max}");
                 answered(running.ask(Method::GET, &path, token)?).await
@@ -82,14 +84,14 @@ impl Way {
         }
     }
 
-    async fn replay(&self, loaded: &Loaded, which: Which) -> anyhow::Result<Replayed> {
+    async fn replay(&self, which: Which) -> anyhow::Result<Replayed> {
         let id = match which {
             Which::One(id) => id.to_string(),
             Which::All => "all".to_owned(),
         };
         match self {
-            Self::Direct(_, engine) => {
-                let ledger = Ledger::open(&secrets::ledger(loaded)?).await?;
+            Self::Direct(_, engine, settings) => {
+                let ledger = Ledger::open(settings).await?;
                 let replay = dead_letters::replay(engine.as_ref(), which);
                 let replayed = ledger
                     .noted(&format!("dead-letters replay {id}"), replay)
@@ -156,7 +158,7 @@ fn plain(text: &str) -> String {
     shown
 }
 
-async fn replay(loaded: &Loaded, way: &Way, ids: &[EntryId]) -> anyhow::Result<()> {
+async fn replay(way: &Way, ids: &[EntryId]) -> anyhow::Result<()> {
     let mut left = 0;
     let which: Vec<_> = match ids {
         [] => vec![Which::All],
@@ -164,7 +166,7 @@ async fn replay(loaded: &Loaded, way: &Way, ids: &[EntryId]) -> anyhow::Result<(
     };
     let (mut replayed, mut failed) = (0, Vec::new());
     for which in which {
-        match (way.replay(loaded, which).await, which) {
+        match (way.replay(which).await, which) {
             (Ok(done), Which::One(id)) if done.replayed.is_empty() => {
                 failed.push(format!("{id}: not among the dead letters"));
             }

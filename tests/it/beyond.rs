@@ -215,6 +215,58 @@ async fn any_process_is_killed_in_mid_sale() {
     );
 }
 
+/// `FLOODGATE_STOPPED_S` asks for longer than a moment.
+async fn stopped_for_a_while() {
+    let seconds = std::env::var("FLOODGATE_STOPPED_S").map_or(0, |it| it.parse().unwrap());
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// A writer that is killed after its commit and before it could acknowledge: the entry is taken over, and
+/// what is in the ledger is not written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_dies_between_commit_and_acknowledgement() {
+    let mut fleet = on_mariadb(10);
+    let buyer = Buyer::register(&fleet, "+491900000003").await;
+    let token = buyer.token(1).await;
+    let written = "SELECT COUNT(*) FROM orders";
+    // Publishing has been written.
+    until("an empty stream", || async {
+        (fleet.redis.ask("XPENDING floodgate:{1}:s writers")[0] == "0").then_some(())
+    })
+    .await;
+    fleet.database.freeze();
+    let (status, body) = buyer.order(1, &token, None).await;
+    assert_eq!(status, 202, "{body}");
+    // A writer has it in hand, and waits for the database.
+    until("a writer to take it", || async {
+        (fleet.redis.ask("XPENDING floodgate:{1}:s writers")[0] == "1").then_some(())
+    })
+    .await;
+    // From here on Redis writes nothing, and forgets what a client asked for that went away meanwhile.
+    fleet.redis.ask("CLIENT PAUSE 60000 WRITE");
+    fleet.database.thaw();
+    until("the commit", || async {
+        (fleet.database.ask(written).trim() == "1").then_some(())
+    })
+    .await;
+    for number in 0..2 {
+        fleet.kill(Part::Writer(number));
+    }
+    fleet.redis.ask("PING");
+    fleet.redis.ask("CLIENT UNPAUSE");
+    let pending = fleet.redis.ask("XPENDING floodgate:{1}:s writers");
+    assert_eq!(pending[0], "1", "{pending:?}");
+    for number in 0..2 {
+        fleet.start(Part::Writer(number));
+    }
+    until("it to be acknowledged", || async {
+        (fleet.redis.ask("XPENDING floodgate:{1}:s writers")[0] == "0").then_some(())
+    })
+    .await;
+    assert_eq!(fleet.database.ask(written).trim(), "1");
+    fleet.assert_clean();
+}
+
 /// A database that hangs: buyers with a token are still served, and nothing that was accepted is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_hangs_and_comes_back() {
@@ -238,6 +290,7 @@ async fn the_database_hangs_and_comes_back() {
     let login = json!({ "tel": buyers[0].tel, "password": crate::buyer::PASSWORD });
     let (status, body) = buyers[0].post("/user/login", login).await;
     assert_eq!((status, code(&body)), (503, 30008), "{body}");
+    stopped_for_a_while().await;
     fleet.database.thaw();
     for (buyer, order) in buyers.iter().zip(&orders) {
         buyer.pay(order).await;
@@ -312,6 +365,7 @@ async fn redis_goes_away_and_comes_back() {
         .unwrap();
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"));
+    stopped_for_a_while().await;
     fleet.redis.restart();
     until("the sale to go on", || async {
         let (status, body) = buyer.ask(1).await;

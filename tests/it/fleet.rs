@@ -33,6 +33,14 @@ impl Database {
         }
     }
 
+    /// What it answers on the database of the fleet, which is the first one that was made in it.
+    pub fn ask(&self, sql: &str) -> String {
+        match self {
+            Self::MariaDb(server) => server.ask("shop0", sql),
+            Self::Postgres(server) => server.ask("shop0", sql),
+        }
+    }
+
     /// Ends it as a crash does, and starts it again on its files.
     pub fn crash(&mut self) {
         match self {

@@ -2,10 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
+use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::kept::{Kept, connect, free_port, wait_until};
+use crate::kept::{Kept, connect, finish, free_port, wait_until};
 
 /// When Redis makes what it wrote durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,14 @@ impl Redis {
     /// The folder with its append-only file.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
+    }
+
+    /// What it answers to a command, line by line.
+    pub fn ask(&self, command: &str) -> Vec<String> {
+        let port = self.port.to_string();
+        let mut client = Command::new("redis-cli");
+        client.args(["-p", &port]).args(command.split(' '));
+        finish(&mut client).lines().map(str::to_owned).collect()
     }
 
     /// Ends it as a crash does.
