@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pingora::protocols::Stream;
@@ -16,12 +16,16 @@ use super::spare;
 /// The most that is read at once.
 const READ_BYTES: usize = 8 << 10;
 
-/// When a wait ends without bytes. One for each connection, so that a request costs no timer.
+/// When a wait ends without bytes. One for each connection, so that a request costs no timer and no place
+/// in a queue.
 pub(super) struct Patience<S> {
     /// Rings at `due` or before it.
     alarm: Pin<Box<Sleep>>,
     due: Instant,
     stop: Pin<Box<S>>,
+    shutdown: ShutdownWatch,
+    /// Whom alarm and stop will wake.
+    sleeper: Option<Waker>,
 }
 
 /// The patience with a connection.
@@ -29,15 +33,17 @@ pub(super) fn patience(
     within: Duration,
     shutdown: &ShutdownWatch,
 ) -> Patience<impl Future<Output = ()> + Send + use<>> {
-    let mut shutdown = shutdown.clone();
+    let mut stopping = shutdown.clone();
     let due = Instant::now() + within;
     Patience {
         alarm: Box::pin(sleep_until(due)),
         due,
         stop: Box::pin(async move {
             // An error means that nobody is left to say so.
-            let _ = shutdown.wait_for(|stopping| *stopping).await;
+            let _ = stopping.wait_for(|stopping| *stopping).await;
         }),
+        shutdown: shutdown.clone(),
+        sleeper: None,
     }
 }
 
@@ -47,17 +53,30 @@ impl<S: Future<Output = ()>> Patience<S> {
         self.due = Instant::now() + within;
         if self.alarm.deadline() > self.due {
             self.alarm.as_mut().reset(self.due);
+            self.sleeper = None;
         }
     }
 
     /// Adds what comes to `heard`; `false` if nothing comes any more: the client is gone, or too slow, or
     /// the edge is closing. Must not be called again then.
     pub async fn more(&mut self, stream: &mut Stream, heard: &mut Vec<u8>) -> bool {
+        let mut is_first = true;
         std::future::poll_fn(|context| match read(stream, heard, context) {
+            Poll::Pending if std::mem::take(&mut is_first) && self.will_be_woken(context) => {
+                Poll::Pending
+            }
             Poll::Pending => self.poll_end(context).map(|()| false),
             ready => ready,
         })
         .await
+    }
+
+    /// Whether alarm and stop know whom to wake, and neither has done so yet.
+    fn will_be_woken(&self, context: &Context<'_>) -> bool {
+        let sleeper = self.sleeper.as_ref();
+        sleeper.is_some_and(|sleeper| sleeper.will_wake(context.waker()))
+            && !self.alarm.is_elapsed()
+            && matches!(self.shutdown.has_changed(), Ok(false))
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -70,6 +89,7 @@ impl<S: Future<Output = ()>> Patience<S> {
             }
             self.alarm.as_mut().reset(self.due);
         }
+        self.sleeper = Some(context.waker().clone());
         Poll::Pending
     }
 }
