@@ -4,7 +4,7 @@
 # Servers that tests start are there, and not on everybody's path.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test crowd check-style build-tools test-tools clean
+.PHONY: run test crowd bench check-style build-tools test-tools bench-tools clean
 
 # The whole shop on this machine: http://127.0.0.1:8080
 run: build-tools
@@ -21,6 +21,12 @@ crowd: build-tools
 	cargo build --release --locked -p floodgate -p floodgate-perf
 	perf/crowd.sh $(CROWD)
 
+# The edge beside nginx, nginx with Lua, haproxy and varnish: BENCH holds arguments of `perf bench`.
+BENCH ?= --out perf/runs/bench
+bench: build-tools bench-tools
+	cargo build --release --locked -p floodgate -p floodgate-perf
+	target/release/perf bench $(BENCH)
+
 check-style: build-tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -30,6 +36,9 @@ build-tools:
 
 test-tools:
 	@deploy/install-tools.sh test
+
+bench-tools:
+	@deploy/install-tools.sh bench
 
 clean:
 	cargo clean

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building (`build`) or testing (`test`) needs and this machine lacks: with apt on
+# Installs what building (`build`), testing (`test`) or measuring (`bench`) needs and this machine lacks: with apt on
 # Debian and its kin; elsewhere it says what to install. Does nothing where nothing is missing.
 set -eu
 
@@ -17,6 +17,10 @@ need_file() { # glob package
     missing="$missing $2"
 }
 
+need_module() { # file package
+    [ -f "/usr/lib/nginx/modules/$1" ] || missing="$missing $2"
+}
+
 # Servers are found there also by users whose PATH leaves it out.
 PATH=$PATH:/usr/sbin
 
@@ -30,6 +34,14 @@ if [ "${1:-build}" = test ]; then
     need mariadbd mariadb-server
     need setpriv util-linux
     need_file "/usr/lib/postgresql/*/bin/postgres" postgresql
+fi
+if [ "${1:-build}" = bench ]; then
+    need nginx nginx
+    need_module ngx_http_lua_module.so libnginx-mod-http-lua
+    need haproxy haproxy
+    need varnishd varnish
+    need wrk wrk
+    need taskset util-linux
 fi
 
 if [ -n "$missing" ]; then

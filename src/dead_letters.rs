@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
+use backend::Ledger;
 use backend::dead_letters::{self, DeadLetters, Replayed, Which};
-use backend::{Ledger, LedgerSettings};
 use engine::{EntryId, SharedEngine};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -29,7 +29,18 @@ pub fn dead_letters(folder: &Path, action: &DeadLetterAction) -> Outcome {
         let way = Way::find(&loaded).await?;
         let done = match action {
             DeadLetterAction::List { json, max } => list(&way, *max, *json).await,
-            DeadLetterAction::Replay { ids, .. } => replay(&way, ids).await,
+            DeadLetterAction::Replay { ids, .. } => {
+                // Who has the files, or asks who has them, notes it in the ledger.
+                let ledger = match &way {
+                    Way::Direct(..) => Some(Ledger::open(&secrets::ledger(&loaded)?).await?),
+                    Way::Ask(..) => None,
+                };
+                let done = replay(&way, ids, ledger.as_ref()).await;
+                if let Some(ledger) = ledger {
+                    ledger.close().await;
+                }
+                done
+            }
         };
         way.leave().await;
         Ok(done?)
@@ -38,8 +49,8 @@ pub fn dead_letters(folder: &Path, action: &DeadLetterAction) -> Outcome {
 
 /// How the engine is reached.
 enum Way {
-    /// Directly; the ledger is opened only for what is noted in it.
-    Direct(Home, SharedEngine, LedgerSettings),
+    /// Directly.
+    Direct(Home, SharedEngine),
     /// By asking the process that has the files.
     Ask(Running, String),
 }
@@ -57,7 +68,7 @@ impl Way {
         match Home::open_unless_held(loaded, &loaded.command_name("dead-letters")).await? {
             Some(home) => {
                 let engine = home.shared();
-                Ok(Self::Direct(home, engine, secrets::ledger(loaded)?))
+                Ok(Self::Direct(home, engine))
             }
             None => {
                 let running = Running::read(&loaded.data_dir())?;
@@ -74,9 +85,7 @@ impl Way {
 
     async fn list(&self, max: u16) -> anyhow::Result<DeadLetters> {
         match self {
-            Self::Direct(_, engine, _) => {
-                Ok(dead_letters::list(engine.as_ref(), max.into()).await?)
-            }
+            Self::Direct(_, engine) => Ok(dead_letters::list(engine.as_ref(), max.into()).await?),
             Self::Ask(running, token) => {
                 let path = format!("/admin/deadletters?max={max}");
                 answered(running.ask(Method::GET, &path, token)?).await
@@ -84,22 +93,19 @@ impl Way {
         }
     }
 
-    async fn replay(&self, which: Which) -> anyhow::Result<Replayed> {
+    async fn replay(&self, which: Which, ledger: Option<&Ledger>) -> anyhow::Result<Replayed> {
         let id = match which {
             Which::One(id) => id.to_string(),
             Which::All => "all".to_owned(),
         };
-        match self {
-            Self::Direct(_, engine, settings) => {
-                let ledger = Ledger::open(settings).await?;
+        match (self, ledger) {
+            (Self::Direct(_, engine), Some(ledger)) => {
                 let replay = dead_letters::replay(engine.as_ref(), which);
-                let replayed = ledger
-                    .noted(&format!("dead-letters replay {id}"), replay)
-                    .await;
-                ledger.close().await;
-                Ok(replayed?)
+                let what = format!("dead-letters replay {id}");
+                Ok(ledger.noted(&what, replay).await?)
             }
-            Self::Ask(running, token) => {
+            (Self::Direct(..), None) => bail!("nothing is put back that cannot be noted"),
+            (Self::Ask(running, token), _) => {
                 let request = running.ask(Method::POST, "/admin/deadletters/replay", token)?;
                 answered(request.json(&json!({ "id": id }))).await
             }
@@ -158,7 +164,7 @@ fn plain(text: &str) -> String {
     shown
 }
 
-async fn replay(way: &Way, ids: &[EntryId]) -> anyhow::Result<()> {
+async fn replay(way: &Way, ids: &[EntryId], ledger: Option<&Ledger>) -> anyhow::Result<()> {
     let mut left = 0;
     let which: Vec<_> = match ids {
         [] => vec![Which::All],
@@ -166,7 +172,7 @@ async fn replay(way: &Way, ids: &[EntryId]) -> anyhow::Result<()> {
     };
     let (mut replayed, mut failed) = (0, Vec::new());
     for which in which {
-        match (way.replay(which).await, which) {
+        match (way.replay(which, ledger).await, which) {
             (Ok(done), Which::One(id)) if done.replayed.is_empty() => {
                 failed.push(format!("{id}: not among the dead letters"));
             }

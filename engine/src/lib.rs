@@ -263,6 +263,8 @@ pub trait Stock: Send + Sync + 'static {
     /// this token is returned whatever its body, all this also after sell-out, close, and expiry;
     /// then generation, status, window, expiry (by the engine's clock, leeway granted) and the
     /// place's current jti must allow it, the buyer's limit must hold, and the stock suffice.
+    /// A home may bound how often one buyer may order and give back in a sale, far beyond what anyone does
+    /// who means to buy; then it is [`Refusal::PerBuyerLimit`].
     /// Reserving moves the place to used. The sold-out epoch is raised if nothing is left.
     ///
     /// # Errors

@@ -37,6 +37,57 @@ pub enum Command {
     /// Starts redis-server, mariadbd and postgres of its own, and checks after each measurement that
     /// every order was made. perf/README.md says what each figure means.
     Engines(Engines),
+    /// Compare what the edge answers alone with nginx, haproxy, varnish and a responder that only answers
+    ///
+    /// Starts all of them, sees that each answers rightly, and asks them in turn with wrk. What counts is the
+    /// processor time that the server uses for a request. perf/README.md says what each figure means.
+    Bench(Bench),
+    /// Answer every request with the same bytes: the responder that `bench` compares with
+    #[command(hide = true)]
+    Bare(Bare),
+}
+
+/// `perf bench`.
+#[derive(Args)]
+pub struct Bench {
+    /// Connections that ask at once; may be given several times
+    #[arg(long, default_values_t = [64, 1_000], value_parser = number)]
+    pub connections: Vec<usize>,
+    /// Threads or processes of each server; with one, server and load have a core each
+    #[arg(long, default_values_t = [1, 2], value_parser = number)]
+    pub workers: Vec<usize>,
+    /// Connections that are opened and left idle
+    #[arg(long, default_value_t = 1_000, value_parser = number)]
+    pub idle: usize,
+    /// Rounds, all servers in turn
+    #[arg(long, default_value_t = 5, value_parser = number)]
+    pub rounds: usize,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// The binary of Floodgate [default: beside this one]
+    #[arg(long)]
+    pub floodgate: Option<PathBuf>,
+    /// The folder of the shop's pages
+    #[arg(long, default_value = "html")]
+    pub pages: PathBuf,
+    /// Keep report, figures and chart in this folder
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// `perf bare`.
+#[derive(Args)]
+pub struct Bare {
+    /// Where it answers, on the loopback interface
+    #[arg(long)]
+    pub port: u16,
+    /// What it answers
+    #[arg(long)]
+    pub body: PathBuf,
+    /// Threads
+    #[arg(long, default_value_t = 1, value_parser = number)]
+    pub workers: usize,
 }
 
 /// `perf engines`.

@@ -3,12 +3,18 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use floodgate_perf::{cli, crowd, engines};
+use floodgate_perf::{bench, cli, crowd, engines};
 
 fn main() -> ExitCode {
     let outcome = match cli::Cli::parse().command {
         cli::Command::Crowd(asked) => crowd::run(&asked).map_err(|error| error.to_string()),
         cli::Command::Engines(asked) => engines::run(&asked)
+            .map(|()| true)
+            .map_err(|error| error.to_string()),
+        cli::Command::Bench(asked) => bench::run(&asked)
+            .map(|()| true)
+            .map_err(|error| error.to_string()),
+        cli::Command::Bare(asked) => bench::run_bare(asked.port, &asked.body, asked.workers)
             .map(|()| true)
             .map_err(|error| error.to_string()),
     };

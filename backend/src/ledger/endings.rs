@@ -8,8 +8,9 @@
 //! - Events that were set aside before are counted too, and are written when they come again.
 //! - A generation's number is never given out twice. The rebuild ends the next number as well if an earlier
 //!   rebuild may have given it out, and the engine goes on with the one after that.
-//! - A sale that was over goes on in no generation: nothing of it is sold again, and what comes late is
-//!   written. The engine decides that, so all of them end first, and those are taken back.
+//! - A sale that was over goes on in no generation, and takes nothing late either: what it did not sell may
+//!   be published again, and the engine counts its changes on from what the ledger holds. Which sales those
+//!   are the engine decides, so all of them end first, and the numbers after theirs are taken back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -83,25 +84,31 @@ impl Endings {
     ///
     /// # Errors
     /// [`BackendError::Contradiction`].
-    pub(super) async fn refuse_doubled(&self, tx: &mut Tx, new: &[&Event]) -> Result<()> {
-        let mut releases: BTreeSet<(String, i64)> = BTreeSet::new();
+    pub(super) async fn refuse_doubled(tx: &mut Tx, new: &[&Event]) -> Result<()> {
+        let mut releases: BTreeMap<(String, i64), i64> = BTreeMap::new();
         let mut doubled = None;
-        for event in new.iter().filter(|event| self.has_ended(event)) {
+        for event in new {
             if let Change::Released { release, .. } = &event.change {
                 let release = (release.order.to_string(), release.number.0);
-                if let Some(twice) = releases.replace(release) {
-                    doubled = Some(twice.0);
+                let order = release.0.clone();
+                if releases.insert(release, event.sequence.0).is_some() {
+                    doubled = Some(order);
                 }
             }
         }
         if releases.is_empty() {
             return Ok(());
         }
+        let releases: Vec<(&String, i64, i64)> = releases
+            .iter()
+            .map(|((order, number), sequence)| (order, *number, *sequence))
+            .collect();
+        // Under its own number it is only repeated.
         let known = tx
             .query(
-                "SELECT m.order_id FROM {rows order_id text, number int} AS e \
+                "SELECT m.order_id FROM {rows order_id text, number int, sequence int} AS e \
                  CROSS JOIN stock_movements AS m WHERE m.order_id = e.order_id \
-                  AND m.number = e.number AND m.kind = 'released'",
+                  AND m.number = e.number AND m.kind = 'released' AND m.sequence <> e.sequence",
             )
             .bind(serde_json::to_string(&releases)?)
             .fetch_all()
@@ -139,8 +146,8 @@ impl Ledger {
         rows.iter().map(read_ended).collect()
     }
 
-    /// Takes back that `ended` has ended, if that is still the last word: the engine was rebuilt, and the
-    /// promo's generation is still `current`, which is not after it. What ended before stays so.
+    /// Takes back that numbers after `current` have ended, if `ended` is still the last word: the engine was
+    /// rebuilt, and gave none of them out.
     ///
     /// # Errors
     /// If the database fails.
@@ -150,17 +157,13 @@ impl Ledger {
         ended: Generation,
         current: Generation,
     ) -> Result<()> {
-        self.write(
-            "UPDATE endings SET ended = CASE WHEN ended_before < ? THEN ended_before ELSE ? END \
-             WHERE promo = ? AND ended = ?",
-        )
-        .await?
-        .bind(current.0)
-        .bind(current.0)
-        .bind(promo.0)
-        .bind(ended.0)
-        .execute()
-        .await?;
+        self.write("UPDATE endings SET ended = ? WHERE promo = ? AND ended = ?")
+            .await?
+            .bind(current.0)
+            .bind(promo.0)
+            .bind(ended.0)
+            .execute()
+            .await?;
         Ok(())
     }
 }
@@ -255,15 +258,10 @@ async fn end(
     let before = ended.unwrap_or_default();
     let now = last.0.max(moved.get("generation")?).max(before.0 + 1);
     let end = match ended {
-        None => "INSERT INTO endings (ended, ended_before, promo) VALUES (?, ?, ?)",
-        Some(_) => "UPDATE endings SET ended = ?, ended_before = ? WHERE promo = ?",
+        None => "INSERT INTO endings (ended, promo) VALUES (?, ?)",
+        Some(_) => "UPDATE endings SET ended = ? WHERE promo = ?",
     };
-    tx.query(end)
-        .bind(now)
-        .bind(before.0)
-        .bind(promo.0)
-        .execute()
-        .await?;
+    tx.query(end).bind(now).bind(promo.0).execute().await?;
     Ok(())
 }
 

@@ -101,7 +101,7 @@ fn in_order(events: &[Event]) -> Result<Vec<&Event>> {
 async fn write_new(tx: &mut Tx, new: &[&Event], endings: &Endings, now: Timestamp) -> Result<()> {
     endings.refuse_late(tx, new).await?;
     let mut items = lock_named_orders(tx, new).await?;
-    endings.refuse_doubled(tx, new).await?;
+    Endings::refuse_doubled(tx, new).await?;
     let orders: Vec<OrderLine> = new.iter().filter_map(|it| OrderLine::of(it)).collect();
     items.extend(orders.iter().map(|order| (order.id.clone(), order.item)));
     insert_orders(tx, &orders, now).await?;

@@ -25,7 +25,7 @@ use crate::writer::OrderWriter;
 /// How often the engine is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Most events set aside that are taken into account: an operator who has more has other work first.
-const DEAD_LETTERS_MAX: usize = 10_000;
+const DEAD_LETTERS_MAX: usize = 200_000;
 
 /// The recovery of a process.
 #[derive(Clone)]
@@ -120,7 +120,7 @@ impl Recovery {
             "the engine was started anew and has been rebuilt from the ledger"
         );
         if let Err(error) = self.settle().await {
-            tracing::warn!(%error, "what comes late of sales that are over is set aside until this is done");
+            tracing::warn!(%error, "promos whose sale was over cannot be published again until this is done");
         }
         Ok(true)
     }
@@ -158,8 +158,8 @@ impl Recovery {
         Ok(pasts)
     }
 
-    /// Takes back that sales have ended which were over already: nothing of them is sold again, so what
-    /// comes late of them may be written. That they were over, the engine's own word says.
+    /// Takes back that numbers have ended which nobody was given: where a sale was over nothing goes on, and
+    /// the next publishing gets the next number. That it was over, the engine's own word says.
     async fn settle(&self) -> Result<()> {
         // Read before the engine is asked: a rebuild that begins meanwhile changes them, and is left alone.
         let endings = self.ledger.endings().await?;

@@ -10,6 +10,7 @@ use lua_free_rules::units::{Generation, ItemId, PromoId, SoldEpoch};
 use redis::cmd;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::Redis;
 use super::link::{Link, Repeat};
@@ -83,20 +84,24 @@ async fn listen_once(
     reader: &Reader,
     signals: &broadcast::Sender<Signal>,
 ) -> redis::RedisResult<()> {
-    let (mut asking, mut messages) = link.client.get_async_pubsub().await?.split();
-    asking.subscribe(link.keys.signals()).await?;
-    asking.subscribe(link.keys.events()).await?;
+    let (mut asking, mut messages) = in_time(async {
+        let (mut asking, messages) = link.client.get_async_pubsub().await?.split();
+        asking.subscribe(link.keys.signals()).await?;
+        asking.subscribe(link.keys.events()).await?;
+        Ok((asking, messages))
+    })
+    .await?;
     // An error below means that nobody listens. What was told before is not known.
     let _ = signals.send(Signal::Missed);
     let events = link.keys.events();
     let mut looks = tokio::time::interval(ALIVE_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let message = tokio::select! {
             message = messages.next() => message,
             // Redis says nothing by itself where nothing happens: a peer that is gone is silent too.
             _ = looks.tick() => {
-                let alive = tokio::time::timeout(ALIVE_MAX, asking.ping::<redis::Value>()).await;
-                alive.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                in_time(asking.ping::<redis::Value>()).await?;
                 continue;
             }
         };
@@ -113,6 +118,13 @@ async fn listen_once(
             let _ = signals.send(signal);
         }
     }
+}
+
+/// What Redis answers, if it does before it counts as gone.
+async fn in_time<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> redis::RedisResult<T> {
+    tokio::time::timeout(ALIVE_MAX, answer)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 /// What is told, in words: the scripts of a promo write the first two themselves.

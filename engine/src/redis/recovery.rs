@@ -22,8 +22,10 @@ use super::link::{self, Memory, Repeat};
 use super::packed::{Cause, Line};
 use super::scripts::{self, Call};
 use crate::past::{Past, PastGeneration, PastReservation};
-use crate::{Recovery, Result, Signal, Signals as _};
+use crate::{Leases as _, Recovery, Result, Signal, Signals as _};
 
+/// The lease of who rebuilds.
+const REBUILD: &str = "rebuild";
 /// How long one process rebuilds alone before another one may take over.
 const REBUILD_TTL: Duration = Duration::from_secs(60);
 /// Most words in one call.
@@ -80,7 +82,10 @@ impl Recovery for Redis {
                 self.alone(&call).await?;
             }
         }
+        // One who was held up until another one began may not say that all is done.
+        self.still_holds(holder).await?;
         self.record(&run).await?;
+        self.give_back(REBUILD, holder).await?;
         self.tell(Signal::Missed).await
     }
 }
@@ -101,11 +106,19 @@ impl Redis {
 
     /// Takes or renews the right to rebuild; none while another one has it.
     async fn hold(&self, holder: &str) -> Result<Option<i64>> {
-        let [key, fence] = self.link.keys.lease("rebuild");
+        let [key, fence] = self.link.keys.lease(REBUILD);
         let ttl = REBUILD_TTL.as_millis().to_string();
         let mut call = Call::new(&scripts::LEASE, key, [holder.to_owned(), ttl]);
         call.keys.push(fence);
         self.link.call_on(&call, Repeat::Safe, Memory::Any).await
+    }
+
+    /// Renews the right to rebuild; one that was taken over by another is not to be had again.
+    async fn still_holds(&self, holder: &str) -> Result<()> {
+        if self.hold(holder).await? == Some(self.rebuild_fence.load(Ordering::SeqCst)) {
+            return Ok(());
+        }
+        Err(Refusal::NotAllowed.into())
     }
 
     async fn run(&self) -> Result<String> {
@@ -340,12 +353,7 @@ impl<'a> Rebuild<'a> {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        // Renewed as long as it goes on; one that was taken over by another is not to be had again.
-        if self.redis.hold(self.holder).await?
-            != Some(self.redis.rebuild_fence.load(Ordering::SeqCst))
-        {
-            return Err(Refusal::NotAllowed.into());
-        }
+        self.redis.still_holds(self.holder).await?;
         let mut words = vec![self.holder.to_owned()];
         words.append(&mut self.words);
         let key = self.redis.link.keys.meta(self.past.promo);

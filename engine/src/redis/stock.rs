@@ -17,7 +17,9 @@ use super::scripts::{self, Call};
 use super::told::{self, Parts, Reservations, refused};
 use super::{Redis, sessions};
 use crate::bounds;
-use crate::{EngineError, Release, Reservation, Reserve, Reserved, Result, Stock};
+use crate::{
+    Clock as _, EngineError, Release, Reservation, Reserve, Reserved, Result, Stock, SystemClock,
+};
 
 #[async_trait]
 impl Stock for Redis {
@@ -94,18 +96,21 @@ pub(super) async fn reserve_all(
             None
         })
         .collect();
+    let now = SystemClock.now();
     let mut asked_before: HashMap<BuyerId, usize> = HashMap::new();
     let batch = batch.into_iter().map(|(request, reply)| {
         let selling = Selling::of(&request.access);
         let before = asked_before.entry(request.access.buyer).or_default();
         *before += 1;
-        (((selling, *before), request), reply)
+        // The script looks once whether all tokens of a call are still good.
+        let is_late = request.access.expires_at < now;
+        (((selling, is_late, *before), request), reply)
     });
     // Who asks twice in a batch does so in two calls: the script knows each of its buyers once.
     let calls =
         split_by(batch.collect(), |(key, _)| *key)
             .into_iter()
-            .map(|((selling, _), batch)| {
+            .map(|((selling, ..), batch)| {
                 let batch = batch.into_iter();
                 let batch = batch.map(|((_, request), reply)| (request, reply));
                 reserve_of(link, stream_max, selling, batch.collect())
@@ -171,13 +176,7 @@ pub(super) fn words(
     let buyers = requests
         .iter()
         .map(|request| buyer_word(request.access.buyer));
-    // What the scripts keep of a buyer whose only step was to fetch this token.
-    let standings = requests.iter().map(|request| {
-        let access = &request.access;
-        let (issued_at, expires_at) = (access.issued_at.0, access.expires_at.0);
-        let jti = access.jti;
-        format!("0|1|{jti}|{issued_at}|{expires_at}|{}", access.amount_max)
-    });
+    let standings = requests.iter().map(|request| standing(&request.access));
     let amounts = requests.iter().map(|request| request.amount);
     let lines = requests.iter().map(|request| {
         let access = &request.access;
@@ -204,4 +203,11 @@ pub(super) fn words(
         expires_at.to_string().into_bytes(),
         packed,
     ])
+}
+
+/// What the scripts keep of a buyer whose only step was to fetch this token.
+pub(super) fn standing(access: &Access) -> String {
+    let (jti, issued_at) = (access.jti, access.issued_at.0);
+    let (expires_at, amount_max) = (access.expires_at.0, access.amount_max);
+    format!("0|1|{jti}|{issued_at}|{expires_at}|{amount_max}")
 }

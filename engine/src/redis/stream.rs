@@ -383,14 +383,15 @@ impl OrderStream for Redis {
             }));
         }
         letters.sort_unstable_by_key(|letter| (letter.id.number, letter.id.stream));
-        letters.truncate(max.min(READ_MAX));
+        letters.truncate(max);
         Ok(letters)
     }
 
     async fn replay(&self, id: EntryId) -> Result<bool> {
         let key = self.link.keys.meta(PromoId(id.stream));
         let call = Call::new(&scripts::REPLAY, key, [id.number.to_string()]);
-        let replayed: i64 = self.link.call(&call, Repeat::Once).await?;
+        // Also where a rebuild waits for it.
+        let replayed: i64 = self.link.call_on(&call, Repeat::Once, Memory::Any).await?;
         Ok(replayed == 1)
     }
 }

@@ -1,6 +1,7 @@
 //! The picture: for each comparison a bar a way, with the median rate and how many times as much ours does.
 
-use super::report::{Comparison, Report, Way, median};
+use super::report::{Comparison, Report, Way};
+use crate::spread::median;
 use crate::svg::{Anchor, Svg};
 
 const WIDTH: f64 = 860.0;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
-use super::report::median;
+use crate::spread::median;
 
 const WRITES: usize = 200;
 const BYTES: usize = 4_096;

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::spread::{Spread, median};
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -50,15 +51,6 @@ pub struct Way {
     rate_min: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     redis_cpu_us_max: Option<f64>,
-}
-
-/// Lowest, median and highest of the rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    low: f64,
-    /// The median.
-    pub median: f64,
-    high: f64,
 }
 
 /// One measurement.
@@ -133,7 +125,7 @@ impl Comparison {
         };
         for way in others {
             let rounds = ours.rates.iter().zip(&way.rates);
-            way.ratio = spread(rounds.map(|(ours, theirs)| ours / theirs).collect());
+            way.ratio = Spread::of(rounds.map(|(ours, theirs)| ours / theirs).collect());
         }
     }
 
@@ -147,7 +139,7 @@ impl Comparison {
     fn told(&self) -> String {
         let mut text = format!("{}\n", self.what);
         for way in &self.ways {
-            let cpu = spread(way.redis_cpu_us.clone());
+            let cpu = Spread::of(way.redis_cpu_us.clone());
             let cpu = cpu.map_or_else(String::new, |cpu| format!("{:>6.2} us", cpu.median));
             text += &format!(
                 "  {:<32}{:>9.0}/s{cpu:>10}   (rounds: {})\n",
@@ -173,7 +165,10 @@ impl Comparison {
                 });
                 text += &format!("  {}: {:.0}/s{goal}\n", way.name, median(&way.rates));
             }
-            if let Some((most, cpu)) = way.redis_cpu_us_max.zip(spread(way.redis_cpu_us.clone())) {
+            if let Some((most, cpu)) = way
+                .redis_cpu_us_max
+                .zip(Spread::of(way.redis_cpu_us.clone()))
+            {
                 let goal = goal(Some(most), |most| {
                     (format!("at most {most} us"), cpu.median <= most)
                 });
@@ -214,28 +209,13 @@ impl Report {
 
     /// What the disk was like.
     pub fn disk(&self) -> String {
-        spread(self.fsync_ms.clone()).map_or_else(String::new, |ms| {
+        Spread::of(self.fsync_ms.clone()).map_or_else(String::new, |ms| {
             format!(
                 "the disk in the same run: 4 KiB appended and synced in {:.2} ms ({:.2} to {:.2})",
                 ms.median, ms.low, ms.high
             )
         })
     }
-}
-
-/// The median.
-pub fn median(figures: &[f64]) -> f64 {
-    spread(figures.to_vec()).map_or(f64::NAN, |spread| spread.median)
-}
-
-fn spread(mut figures: Vec<f64>) -> Option<Spread> {
-    figures.sort_by(f64::total_cmp);
-    let (low, high) = (*figures.first()?, *figures.last()?);
-    // Of an even number it lies between the two in the middle.
-    let upper = figures.len() / 2;
-    let lower = (figures.len() - 1) / 2;
-    let median = f64::midpoint(figures[lower], figures[upper]);
-    Some(Spread { low, median, high })
 }
 
 fn goal(goal: Option<f64>, judge: impl Fn(f64) -> (String, bool)) -> String {

@@ -7,6 +7,7 @@
 //! | [`redis`] | redis-server |
 //! | [`mariadb`] | mariadbd |
 //! | [`postgres`] | postgres |
+//! | [`peer`] | any other server, for a comparison |
 //!
 //! A server that is missing on the machine is a failure, never a reason to skip: these functions panic,
 //! since only tests and measurements call them. `make test` installs what they need.
@@ -15,10 +16,12 @@
 
 mod kept;
 pub mod mariadb;
+pub mod peer;
 pub mod postgres;
 pub mod redis;
 
 pub use kept::free_port;
 pub use mariadb::MariaDb;
+pub use peer::Peer;
 pub use postgres::Postgres;
 pub use redis::Redis;

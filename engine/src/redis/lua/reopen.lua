@@ -23,6 +23,10 @@ if heir ~= '' then
   append(m, { event(g, '{"published":{"stock":' .. text(stock) .. ',"terms":' .. ARGV[6] .. ',"digest":'
     .. cjson.encode(ARGV[5]) .. '}}') })
 end
+if heir == '' then
+  -- Over before: nothing of it is sold again, not to a late payment either.
+  redis.call('HSET', base .. 'g:' .. last, 'status', 'closed')
+end
 redis.call('HDEL', meta_key, 'state')
 tell('promo ' .. promo)
 return 1

@@ -4,6 +4,9 @@
 -- fetch this token, then the amounts, then the events.
 -- Answers generation|price|pay within|now|sequence - number|sold out|epoch, then for each request the number
 -- of its new reservation, R|<reservation> that an earlier one made, or E|refusal|detail.
+-- A buyer's record is read and written whole. Who has ordered and given back so often, some 170 times in one
+-- sale, has had his share.
+local LINES_BYTES_MAX = 32768
 local stream_max = tonumber(ARGV[1])
 local generation, item = ARGV[2], ARGV[3]
 local buyers, standings, amounts, words = unpack(cmsgpack.unpack(ARGV[5]))
@@ -57,7 +60,7 @@ local function refusal(h, jti, expires_at, amount)
     return 'E|token_invalid|'
   end
   if amount == 0 then return 'E|bad|amount must be at least 1' end
-  if g.per_buyer - h.held < amount then return 'E|per_buyer|' end
+  if g.per_buyer - h.held < amount or #h.lines > LINES_BYTES_MAX then return 'E|per_buyer|' end
   if g.available == 0 then return 'E|sold_out|' end
   if g.available < amount then return 'E|bad|only ' .. text(g.available) .. ' left: ask for fewer' end
   if m.w + made >= stream_max then return 'E|overloaded|' end

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use floodgate_servers::Redis as Server;
+use lua_free_rules::refusal::Refusal;
 
 use super::*;
 use crate::SharedEngine;
 use crate::conformance::Home;
+use crate::conformance::sale::{PROMO, Sale, refusal, request};
 
 struct RedisHome {
     engine: Arc<Redis>,
@@ -66,4 +68,35 @@ mod conformance {
     use super::RedisHome;
 
     crate::conformance_suite!(RedisHome);
+}
+
+/// Reserving compares what is kept of a buyer with this, and looks closer only where it differs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_of_who_fetched_a_token_is_what_reserving_expects() {
+    let sale = Sale::<RedisHome>::open(|_| ()).await;
+    let session = sale.sign_in(-3).await;
+    let access = sale.enter(session).await.unwrap();
+    let redis = &sale.home.engine;
+    let mut get = redis::cmd("HGET");
+    get.arg(redis.link.keys.holdings(PROMO, access.generation))
+        .arg(keys::buyer_word(access.buyer));
+    let kept: String = redis.link.ask(&get, link::Repeat::Safe).await.unwrap();
+    assert_eq!(kept, stock::standing(&access));
+}
+
+/// A buyer's record is read and written whole: it must not grow without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_orders_and_gives_back_for_ever_is_refused_at_last() {
+    let sale = Sale::<RedisHome>::open(|_| ()).await;
+    let session = sale.sign_in(1).await;
+    for _ in 0..1_000 {
+        let access = sale.enter(session).await.unwrap();
+        let answer = sale.engine.reserve(request(session, access, 1)).await;
+        let Ok(made) = answer else {
+            assert_eq!(refusal(answer), Refusal::PerBuyerLimit);
+            return;
+        };
+        sale.release(&made.reservation).await.unwrap();
+    }
+    panic!("a thousand orders of one buyer");
 }

@@ -1,10 +1,8 @@
--- Generations that ended because the engine was rebuilt. What the rebuild did not count is not written any
--- more: its units are sold again. Events up to generation `ended` are meant; `ended_before` is what it was
--- before the last rebuild, and becomes again where nothing goes on.
+-- Generations that ended because the engine was rebuilt: all up to `ended`. What the rebuild did not count is
+-- not written any more: its units are sold again.
 CREATE TABLE endings (
-    promo        BIGINT PRIMARY KEY,
-    ended        BIGINT NOT NULL,
-    ended_before BIGINT NOT NULL
+    promo BIGINT PRIMARY KEY,
+    ended BIGINT NOT NULL
 );
 
 -- Events that a rebuild counted although they were not here: they may still be written.

@@ -1,10 +1,8 @@
--- Generations that ended because the engine was rebuilt. What the rebuild did not count is not written any
--- more: its units are sold again. Events up to generation `ended` are meant; `ended_before` is what it was
--- before the last rebuild, and becomes again where nothing goes on.
+-- Generations that ended because the engine was rebuilt: all up to `ended`. What the rebuild did not count is
+-- not written any more: its units are sold again.
 CREATE TABLE endings (
-    promo        INTEGER PRIMARY KEY,
-    ended        INTEGER NOT NULL,
-    ended_before INTEGER NOT NULL
+    promo INTEGER PRIMARY KEY,
+    ended INTEGER NOT NULL
 ) STRICT;
 
 -- Events that a rebuild counted although they were not here: they may still be written.

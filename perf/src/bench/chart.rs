@@ -1,0 +1,60 @@
+//! The picture: for each table a bar a server, with the processor time of a request.
+
+use super::report::{Report, Table};
+use crate::spread::median;
+use crate::svg::{Anchor, Svg};
+
+const WIDTH: f64 = 860.0;
+const BAR: f64 = 20.0;
+const ROW: f64 = 26.0;
+const GAP: f64 = 46.0;
+const LEFT: f64 = 250.0;
+const SPACE: f64 = 380.0;
+const OURS: &str = "#0d6e68";
+const OTHER: &str = "#c9a227";
+
+/// The chart as SVG.
+pub fn draw(report: &Report) -> String {
+    let rows: usize = report.tables.iter().map(|table| table.rows.len()).sum();
+    let height = 70.0 + ROW * rows as f64 + GAP * report.tables.len() as f64;
+    let mut svg = Svg::new(WIDTH, height);
+    svg.title(
+        (20.0, 28.0),
+        "Processor time of the server for a request, in microseconds: less is better",
+    );
+    let caption = format!(
+        "medians of {} rounds; {}",
+        report.rounds, report.machine.cpu
+    );
+    svg.text((20.0, 50.0), Anchor::Start, "#666", &caption);
+    let mut top = 80.0;
+    for table in &report.tables {
+        top = compare(&mut svg, top, table);
+    }
+    svg.finish()
+}
+
+/// Draws one table; returns where the next one begins.
+fn compare(svg: &mut Svg, top: f64, table: &Table) -> f64 {
+    let (connections, workers) = (table.connections, table.workers);
+    let words = format!(
+        "{}, {connections} connections, workers: {workers}",
+        table.work
+    );
+    svg.text((20.0, top), Anchor::Start, "#222", &words);
+    let times = table.rows.iter().map(|row| median(&row.cpu_us));
+    let most = times.fold(0.001, f64::max);
+    for (index, row) in table.rows.iter().enumerate() {
+        let (time, y) = (median(&row.cpu_us), top + 10.0 + ROW * index as f64);
+        let long = (time / most * SPACE).max(1.0);
+        let colour = if index == 0 { OURS } else { OTHER };
+        svg.text((LEFT - 10.0, y + 15.0), Anchor::End, "#444", row.peer);
+        svg.block((LEFT, y), (long, BAR), colour);
+        let ratio = row
+            .ratio
+            .map_or_else(String::new, |ratio| format!(" ({:.2} x)", ratio.median));
+        let words = format!("{time:.2}{ratio}");
+        svg.text((LEFT + long + 8.0, y + 15.0), Anchor::Start, "#222", &words);
+    }
+    top + ROW * table.rows.len() as f64 + GAP
+}

@@ -1,0 +1,92 @@
+//! Load: wrk, as Debian has it, and what the servers' processors did meanwhile.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Failure, Work};
+
+const SCRIPT: &str = include_str!("../../peers/load.lua");
+
+/// What wrk tells.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Told {
+    /// Answers that came.
+    pub requests: u64,
+    /// For how long.
+    pub duration_us: u64,
+    failed: u64,
+    refused: u64,
+    /// Half of the answers came within this.
+    pub p50_us: f64,
+    /// 99 of 100.
+    pub p99_us: f64,
+    /// 999 of 1,000.
+    pub p999_us: f64,
+}
+
+/// Asks for `work` over so many connections for so long; `core` binds wrk to one.
+///
+/// # Errors
+/// If wrk fails, or an answer was another one than the work's.
+pub fn load(
+    port: u16,
+    work: Work,
+    connections: usize,
+    duration: Duration,
+    core: Option<usize>,
+) -> Result<Told, Failure> {
+    let script = tempfile::NamedTempFile::new()?;
+    std::fs::write(script.path(), SCRIPT)?;
+    let mut command = match core {
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &core.to_string(), "wrk"]);
+            command
+        }
+        None => Command::new("wrk"),
+    };
+    let output = command
+        .args(["-t1", "-c", &connections.to_string()])
+        .args(["-d", &format!("{}s", duration.as_secs().max(1))])
+        .args(["--timeout", "10s", "-s"])
+        .arg(script.path())
+        .arg(format!("http://127.0.0.1:{port}{}", work.path()))
+        .env("FLOODGATE_METHOD", work.method())
+        .env("FLOODGATE_BODY", work.body())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.starts_with('{'));
+    let line = line.ok_or_else(|| format!("wrk said nothing of use: {text}"))?;
+    let told: Told = serde_json::from_str(line)?;
+    let refused = if work.is_refused() { told.requests } else { 0 };
+    if told.requests == 0 || told.failed > 0 || told.refused != refused {
+        return Err(format!("wrong answers to {work:?}: {line}").into());
+    }
+    Ok(told)
+}
+
+/// Processor time that all threads of these processes have used, in nanoseconds.
+pub fn cpu_ns(processes: &[u32]) -> u64 {
+    let of_thread = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    let threads = processes
+        .iter()
+        .filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok())
+        .flatten()
+        .flatten();
+    threads.filter_map(|thread| of_thread(thread.path())).sum()
+}
+
+/// Memory that these processes have for themselves, in KiB.
+pub fn memory_kib(processes: &[u32]) -> u64 {
+    let of_process = |pid: &u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    processes.iter().filter_map(of_process).sum()
+}

@@ -1,0 +1,227 @@
+//! The servers that are compared, each as its users would set it up for speed: their configuration is in
+//! `perf/peers/`.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use floodgate_servers::Peer;
+
+use super::{Failure, Work};
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Floodgate,
+    Bare,
+    NginxReturn,
+    NginxCache,
+    NginxLua,
+    Haproxy,
+    Varnish,
+}
+
+/// All of them, Floodgate first.
+pub const ALL: [Kind; 7] = [
+    Kind::Floodgate,
+    Kind::Bare,
+    Kind::NginxReturn,
+    Kind::NginxCache,
+    Kind::NginxLua,
+    Kind::Haproxy,
+    Kind::Varnish,
+];
+
+const MODULES: &str = "/usr/lib/nginx/";
+const CONFIG: &str = include_str!("../../config/floodgate.toml");
+const CATALOG: &str = include_str!("../../config/catalog.toml");
+const PROMO: &str = include_str!("../../config/promos/crowd.toml");
+/// So long that an item's details take the 1.2 KB of a usual one.
+const DESCRIPTION_CHARS: usize = 800;
+
+/// Where things are, and how many workers each server gets.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The binary of Floodgate.
+    pub floodgate: PathBuf,
+    /// This binary, for the bare responder.
+    pub perf: PathBuf,
+    /// The folder of the shop's pages.
+    pub pages: PathBuf,
+    /// Threads or processes that serve.
+    pub workers: usize,
+    /// The core that a server with one worker is bound to.
+    pub core: Option<usize>,
+}
+
+impl Kind {
+    /// What it is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Floodgate => "Floodgate",
+            Self::Bare => "bare epoll responder",
+            Self::NginxReturn => "nginx, fixed answer",
+            Self::NginxCache => "nginx, proxy_cache",
+            Self::NginxLua => "nginx + Lua, shared dictionary",
+            Self::Haproxy => "haproxy, cache",
+            Self::Varnish => "varnish",
+        }
+    }
+
+    /// Whether it can do that work at all: only Floodgate knows what to refuse.
+    pub fn does(self, work: Work) -> bool {
+        self == Self::Floodgate || !work.is_refused()
+    }
+
+    /// Starts it. `body` is the item as Floodgate answers it, and `origin` serves it.
+    ///
+    /// # Panics
+    /// If it is missing on this machine or does not start.
+    pub fn start(self, setting: &Setting, body: &[u8], origin: u16) -> Peer {
+        let text = String::from_utf8_lossy(body);
+        let own = |config: &str| {
+            let config = config.replace("@WORKERS@", &setting.workers.to_string());
+            let config = config.replace("@ORIGIN@", &origin.to_string());
+            config.replace("@BODY@", &text)
+        };
+        let nginx = |config: &str| {
+            let config = own(config).replace("modules/", &format!("{MODULES}modules/"));
+            let files = [("nginx.conf", config.as_str()), ("item.json", &*text)];
+            setting.start(&files, &["nginx", "-c", "@FOLDER@/nginx.conf"])
+        };
+        match self {
+            Self::Floodgate => setting.floodgate(),
+            Self::Bare => setting.bare(body),
+            Self::NginxReturn => nginx(include_str!("../../peers/nginx-return.conf")),
+            Self::NginxCache => nginx(include_str!("../../peers/nginx-cache.conf")),
+            Self::NginxLua => nginx(include_str!("../../peers/nginx-lua.conf")),
+            Self::Haproxy => {
+                let config = own(include_str!("../../peers/haproxy.cfg"));
+                let words = ["haproxy", "-db", "-f", "@FOLDER@/haproxy.cfg"];
+                setting.start(&[("haproxy.cfg", &config)], &words)
+            }
+            Self::Varnish => {
+                let config = own(include_str!("../../peers/varnish.vcl"));
+                let words = [
+                    "varnishd",
+                    "-F",
+                    "-j",
+                    "none",
+                    "-f",
+                    "@FOLDER@/varnish.vcl",
+                    "-a",
+                    "127.0.0.1:@PORT@",
+                    "-n",
+                    "@FOLDER@/state",
+                    "-s",
+                    "malloc,64m",
+                    "-p",
+                    "thread_pools=1",
+                    "-p",
+                    "thread_pool_min=100",
+                ];
+                setting.start(&[("varnish.vcl", &config)], &words)
+            }
+        }
+    }
+}
+
+impl Setting {
+    /// The bare responder, which is also the origin of those that keep copies.
+    pub fn bare(&self, body: &[u8]) -> Peer {
+        let text = String::from_utf8_lossy(body);
+        let (perf, workers) = (self.perf.display().to_string(), self.workers.to_string());
+        let words = [
+            &perf,
+            "bare",
+            "--port",
+            "@PORT@",
+            "--body",
+            "@FOLDER@/item.json",
+            "--workers",
+            &workers,
+        ];
+        self.start(&[("item.json", &text)], &words)
+    }
+
+    /// Floodgate with everything on: rules, limits, metrics.
+    fn floodgate(&self) -> Peer {
+        let config = CONFIG
+            .replace("127.0.0.1:18080", "127.0.0.1:@PORT@")
+            .replace(
+                "pages = \"../html\"",
+                &format!("pages = {:?}\nthreads = {}", self.pages, self.workers),
+            );
+        let words = "What the crowd comes for. ".repeat(DESCRIPTION_CHARS / 26);
+        let catalog = CATALOG.replace("What the crowd comes for.", words.trim_end());
+        let files = [
+            ("config/floodgate.toml", config.as_str()),
+            ("config/catalog.toml", &catalog),
+            ("config/promos/crowd.toml", PROMO),
+        ];
+        let floodgate = self.floodgate.display().to_string();
+        self.start(&files, &[&floodgate, "run", "--config", "@FOLDER@/config"])
+    }
+
+    fn start(&self, files: &[(&str, &str)], words: &[&str]) -> Peer {
+        let core = self.core.map(|core| core.to_string());
+        let mut all = Vec::new();
+        if let Some(core) = &core {
+            all.extend(["taskset", "-c", core]);
+        }
+        all.extend(words);
+        Peer::start(files, &all, |port| {
+            matches!(ask(port, Work::Item), Ok((200, _)))
+        })
+    }
+}
+
+/// One request, and what is answered: its status and body.
+///
+/// # Errors
+/// If there is no answer in time, or none that can be read.
+pub fn ask(port: u16, work: Work) -> Result<(u16, Vec<u8>), Failure> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let body = work.body();
+    let request = format!(
+        "{} {} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        work.method(),
+        work.path(),
+        body.len(),
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4_096];
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut headers);
+        if let httparse::Status::Complete(end) = response.parse(&answer)? {
+            let length = response
+                .headers
+                .iter()
+                .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+                .and_then(|header| {
+                    std::str::from_utf8(header.value)
+                        .ok()?
+                        .parse::<usize>()
+                        .ok()
+                })
+                .ok_or("an answer without a length")?;
+            if let Some(body) = answer.get(end..end + length) {
+                return Ok((response.code.unwrap_or_default(), body.to_vec()));
+            }
+        }
+        match stream.read(&mut buffer)? {
+            0 => return Err("an answer that was cut off".into()),
+            count => answer.extend(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+/// The binary beside this one.
+pub fn beside(perf: &Path, name: &str) -> PathBuf {
+    perf.with_file_name(name)
+}

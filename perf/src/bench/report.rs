@@ -1,0 +1,177 @@
+//! What was measured, told: for each work and number of connections, what each server used for a request.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::idle::Idle;
+use super::load::Told;
+use crate::machine::Machine;
+use crate::spread::{Spread, median};
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The command that made it.
+    pub command: String,
+    /// The machine it was made on.
+    pub machine: Machine,
+    /// Whether the tool was built with optimisation.
+    pub is_release: bool,
+    /// How often each server was measured.
+    pub rounds: usize,
+    /// For how long each time.
+    pub seconds: u64,
+    /// What was compared.
+    pub tables: Vec<Table>,
+    /// What idle connections cost.
+    pub idle: Vec<Idle>,
+}
+
+/// The same work, by each server that can do it; Floodgate first.
+#[derive(Debug, Serialize)]
+pub struct Table {
+    /// Which.
+    pub work: &'static str,
+    /// Over so many connections.
+    pub connections: usize,
+    /// By so many threads or processes.
+    pub workers: usize,
+    /// Each server.
+    pub rows: Vec<Row>,
+}
+
+/// One server, round by round.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Which.
+    pub peer: &'static str,
+    /// Processor time of the server for each request, in microseconds.
+    pub cpu_us: Vec<f64>,
+    /// Requests a second.
+    pub rates: Vec<f64>,
+    /// Latencies under full load, in milliseconds.
+    pub p50_ms: Vec<f64>,
+    /// 99 of 100.
+    pub p99_ms: Vec<f64>,
+    /// 999 of 1,000.
+    pub p999_ms: Vec<f64>,
+    /// How many times as much processor time as Floodgate it used; absent for Floodgate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Spread>,
+}
+
+impl Row {
+    /// Nothing yet.
+    pub const fn new(peer: &'static str) -> Self {
+        Self {
+            peer,
+            cpu_us: Vec::new(),
+            rates: Vec::new(),
+            p50_ms: Vec::new(),
+            p99_ms: Vec::new(),
+            p999_ms: Vec::new(),
+            ratio: None,
+        }
+    }
+
+    /// Adds a round in which the server used so much processor time.
+    pub fn add(&mut self, told: Told, cpu_ns: u64) {
+        self.cpu_us.push(cpu_ns as f64 / 1e3 / told.requests as f64);
+        self.rates
+            .push(told.requests as f64 / (told.duration_us as f64 / 1e6));
+        self.p50_ms.push(told.p50_us / 1e3);
+        self.p99_ms.push(told.p99_us / 1e3);
+        self.p999_ms.push(told.p999_us / 1e3);
+    }
+}
+
+impl Table {
+    /// Compares the first row with the others, round by round.
+    pub fn new(work: &'static str, connections: usize, workers: usize, mut rows: Vec<Row>) -> Self {
+        if let Some((ours, others)) = rows.split_first_mut() {
+            for row in others {
+                let ratios = row.cpu_us.iter().zip(&ours.cpu_us);
+                row.ratio = Spread::of(ratios.map(|(other, own)| other / own).collect());
+            }
+        }
+        Self {
+            work,
+            connections,
+            workers,
+            rows,
+        }
+    }
+}
+
+impl Report {
+    /// The report in words.
+    pub fn told(&self) -> String {
+        let mut text = String::new();
+        let build = if self.is_release { "release" } else { "debug" };
+        let machine = &self.machine;
+        // Writing to a string does not fail, here and below.
+        let _ = writeln!(
+            text,
+            "{}\n{}, {} cores, Linux {}, {build} build; medians of {} rounds of {} s",
+            self.command, machine.cpu, machine.cores, machine.kernel, self.rounds, self.seconds
+        );
+        for table in &self.tables {
+            let _ = writeln!(
+                text,
+                "\n{}, {} connections, workers: {}",
+                table.work, table.connections, table.workers
+            );
+            for row in &table.rows {
+                let _ = write!(
+                    text,
+                    "  {:32} {:6.2} us a request {:9.0}/s   p50 {:6.2} ms  p99 {:6.2} ms  p99.9 {:6.2} ms",
+                    row.peer,
+                    median(&row.cpu_us),
+                    median(&row.rates),
+                    median(&row.p50_ms),
+                    median(&row.p99_ms),
+                    median(&row.p999_ms),
+                );
+                let _ = match row.ratio {
+                    Some(ratio) => writeln!(
+                        text,
+                        "   {:.2} x ({:.2} to {:.2})",
+                        ratio.median, ratio.low, ratio.high
+                    ),
+                    None => writeln!(text),
+                };
+            }
+        }
+        let _ = writeln!(text, "\nmemory for an idle connection");
+        for idle in &self.idle {
+            let _ = writeln!(
+                text,
+                "  {:32} {:6.1} KiB ({} connections)",
+                idle.peer, idle.kib, idle.connections
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let row = |peer, cpu_us: &[f64]| Row {
+            cpu_us: cpu_us.to_vec(),
+            ..Row::new(peer)
+        };
+        let rows = vec![
+            row("ours", &[2.0, 4.0, 5.0]),
+            row("other", &[4.0, 6.0, 20.0]),
+        ];
+        let table = Table::new("work", 64, 1, rows);
+        assert_eq!(table.rows[0].ratio, None);
+        let ratio = table.rows[1].ratio.unwrap();
+        assert_eq!((ratio.low, ratio.median, ratio.high), (1.5, 2.0, 4.0));
+    }
+}
