@@ -3,7 +3,6 @@
 //! that do not exist are remembered too: briefly, few, and apart, so that a search for holes cannot push
 //! the goods out. What was asked for lately is at hand without a lock.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::answer::Lasting;
+use crate::at_hand::AtHand;
 use crate::item_changes::{Changes, Since};
 use crate::metrics::Metrics;
 use crate::upstreams::Upstreams;
@@ -90,8 +90,7 @@ enum State {
 pub(crate) struct ItemCache {
     kept: Cache<Key, Arc<Kept>>,
     /// Some of `kept`.
-    at_hand: ArcSwap<HashMap<Key, Arc<Kept>>>,
-    at_hand_max: usize,
+    at_hand: AtHand<Key, Kept>,
     /// Keys that were asked for in vain, with the count of changes then.
     absent: Cache<Key, u64>,
     changes: ArcSwap<Changes>,
@@ -112,8 +111,7 @@ impl ItemCache {
                 .max_capacity(config.capacity)
                 .time_to_live(life)
                 .build(),
-            at_hand: ArcSwap::default(),
-            at_hand_max: usize::try_from(at_hand_max).unwrap_or(usize::MAX),
+            at_hand: AtHand::new(usize::try_from(at_hand_max).unwrap_or(usize::MAX)),
             absent: Cache::builder()
                 .max_capacity(config.capacity.min(ABSENT_MAX))
                 .time_to_live(fresh)
@@ -146,16 +144,15 @@ impl ItemCache {
 
     /// The items of `key`, if they can be had without waiting. `None` says nothing about the others.
     pub fn at_hand(self: &Arc<Self>, key: Key) -> Option<Arc<Kept>> {
-        let at_hand = self.at_hand.load();
-        let kept = at_hand.get(&key)?;
+        let kept = self.at_hand.get(key)?;
         let at = self.born.elapsed();
         let age = at.saturating_sub(Duration::from_millis(kept.fetched_ms));
-        let state = self.state_at(key, kept, at);
+        let state = self.state_at(key, &kept, at);
         if age >= self.life || state == State::Outdated {
             return None;
         }
-        self.serve(key, kept, state);
-        Some(kept.clone())
+        self.serve(key, &kept, state);
+        Some(kept)
     }
 
     /// Counts an entry that is served as it is, and has a stale one refreshed.
@@ -215,11 +212,7 @@ impl ItemCache {
 
     async fn forget(&self, key: Key) {
         self.kept.invalidate(&key).await;
-        self.at_hand.rcu(|at_hand| {
-            let mut at_hand = HashMap::clone(at_hand);
-            at_hand.remove(&key);
-            at_hand
-        });
+        self.at_hand.forget(key);
     }
 
     /// Keeps items as if they had just been fetched.
@@ -231,20 +224,8 @@ impl ItemCache {
 
     /// An entry that was fetched before the one at hand changes nothing.
     fn lay_at_hand(&self, key: Key, kept: &Arc<Kept>) {
-        self.at_hand.rcu(|at_hand| {
-            let known = at_hand.get(&key);
-            if known.is_some_and(|known| known.fetched_ms > kept.fetched_ms) {
-                return at_hand.clone();
-            }
-            let is_full = at_hand.len() >= self.at_hand_max && known.is_none();
-            let mut at_hand = if is_full {
-                HashMap::new()
-            } else {
-                HashMap::clone(at_hand)
-            };
-            at_hand.insert(key, kept.clone());
-            Arc::new(at_hand)
-        });
+        let is_newer = |known: &Kept| known.fetched_ms > kept.fetched_ms;
+        self.at_hand.lay(key, kept, is_newer);
     }
 
     fn state(&self, key: Key, kept: &Kept) -> State {

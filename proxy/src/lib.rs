@@ -13,6 +13,7 @@
 //! | `client`, `limits`, `body` | who asks; how often; what with |
 //! | `answer` | what the edge says by itself, as a value: one description, two ways to send it |
 //! | `pages`, `shop`, `item_cache`, `item_changes` | pages, items, promo state from memory |
+//! | `at_hand` | what many read and few replace, without a lock |
 //! | `promos`, `sold_out` | what is known of the promos, and who is sold out |
 //! | `signals` | what the engine tells at once: promos are asked for, items fetched again |
 //! | `challenges`, `puzzles`, `tokens` | challenges given out, made in advance; access tokens |
@@ -33,6 +34,7 @@
 mod access_log;
 mod admin;
 mod answer;
+mod at_hand;
 mod body;
 mod call;
 mod challenges;
