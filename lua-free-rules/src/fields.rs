@@ -44,6 +44,18 @@ impl Fields {
         Self::from_form(query.unwrap_or_default().as_bytes())
     }
 
+    /// The id of that name in a query: what [`Self::from_query`] and [`Self::id`] say together. A query that
+    /// says nothing else is read as it stands.
+    ///
+    /// # Errors
+    /// [`Refusal::BadParameter`], as theirs.
+    pub fn id_in_query(query: Option<&str>, name: &str) -> Result<i64, Refusal> {
+        match query.and_then(|query| sole_id(query, name)) {
+            Some(id) => Ok(id),
+            None => Self::from_query(query)?.id(name),
+        }
+    }
+
     fn from_json(body: &[u8]) -> Result<Self, Refusal> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(map)) if map.len() <= FIELDS_MAX => Ok(Self(map)),
@@ -154,6 +166,14 @@ impl Fields {
 /// The largest id: what a JavaScript number holds exactly.
 pub const ID_MAX: i64 = (1 << 53) - 1;
 
+/// The id in `name=digits`; `None` for whatever needs a second look.
+fn sole_id(query: &str, name: &str) -> Option<i64> {
+    let digits = query.strip_prefix(name)?.strip_prefix('=')?;
+    let is_plain = digits.len() <= 15 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let id = digits.parse().ok().filter(|_| is_plain)?;
+    (1..=ID_MAX).contains(&id).then_some(id)
+}
+
 fn bad(words: &str) -> Refusal {
     Refusal::BadParameter(words.to_owned())
 }
@@ -204,6 +224,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_id_is_read_the_same_in_either_way(query in "(id|i|idx)?=?[0-9+%x]{0,20}(&a=b)?") {
+            let query = Some(query.as_str());
+            let whole = Fields::from_query(query).and_then(|fields| fields.id("id"));
+            prop_assert_eq!(Fields::id_in_query(query, "id"), whole);
+        }
+
         #[test]
         fn no_body_makes_it_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             for kind in ["application/json", "application/x-www-form-urlencoded", ""] {

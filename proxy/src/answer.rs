@@ -1,5 +1,10 @@
-//! What the edge says by itself: a value (status, headers, body), made here and sent here, so that a
-//! faster front can send the same one without a proxy session.
+//! What the edge says by itself: a value (status, header fields, body), made in one place and sent in two
+//! ways, by a session of Pingora's (here) or straight to the connection (`fast_path`).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::{Deref, Range};
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::header::{
@@ -7,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use lua_free_rules::refusal::{Refusal, success_body};
+use lua_free_rules::units::Timestamp;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -19,30 +25,98 @@ pub(crate) const OK: &str = "ok";
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub status: StatusCode,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub fields: Fields,
+    /// `Retry-After`, beside the fields.
+    pub retry_after_s: Option<u32>,
     pub body: Bytes,
     /// For metrics and log: [`OK`], or the name of the refusal.
     pub outcome: &'static str,
 }
 
+/// An answer that stays right for a while.
+#[derive(Debug)]
+pub(crate) struct Lasting {
+    pub answer: Answer,
+    /// The number of the word on the promos that it was made of.
+    pub of: u64,
+    /// As long as no promo starts or ends.
+    pub during: Range<Timestamp>,
+}
+
+/// Header fields that answers share: copying them copies nothing.
+#[derive(Debug, Clone)]
+pub(crate) enum Fields {
+    /// Of all that is answered in JSON.
+    Json,
+    Own(Arc<Lines>),
+}
+
+/// Header fields, and the same as lines on an HTTP/1.1 connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lines {
+    pub list: Vec<(HeaderName, HeaderValue)>,
+    pub bytes: Vec<u8>,
+}
+
+static JSON: LazyLock<Lines> = LazyLock::new(|| {
+    Lines::of(HeaderValue::from_static("application/json"))
+        .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+});
+
+impl Lines {
+    /// What every answer has.
+    fn of(content_type: HeaderValue) -> Self {
+        Self::default()
+            .with(CONTENT_TYPE, content_type)
+            .with(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.bytes.extend(titled(&name));
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
+        self.list.push((name, value));
+        self
+    }
+}
+
+/// A name as it is usually written: `Content-Type`.
+fn titled(name: &HeaderName) -> impl Iterator<Item = u8> {
+    let mut starts = true;
+    name.as_str().bytes().map(move |byte| {
+        let titled = if starts {
+            byte.to_ascii_uppercase()
+        } else {
+            byte
+        };
+        starts = byte == b'-';
+        titled
+    })
+}
+
+impl Deref for Fields {
+    type Target = Lines;
+
+    fn deref(&self) -> &Lines {
+        match self {
+            Self::Json => &JSON,
+            Self::Own(lines) => lines,
+        }
+    }
+}
+
 impl Answer {
     /// A body of any kind; how long it may be kept is up to the caller.
     pub fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
-        Self {
-            status,
-            headers: vec![
-                (CONTENT_TYPE, content_type),
-                (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-            ],
-            body,
-            outcome: OK,
-        }
+        let fields = Fields::Own(Arc::new(Lines::of(content_type)));
+        Self::of(status, fields, body)
     }
 
     /// `{"status":"success","data":…}`.
     pub fn success<T: Serialize>(data: &T) -> Self {
         match success_body(data) {
-            Ok(body) => Self::json(StatusCode::OK, body),
+            Ok(body) => Self::of(StatusCode::OK, Fields::Json, body.into()),
             Err(error) => {
                 tracing::error!(%error, "an answer cannot be written as JSON");
                 Self::refusal(&Refusal::Unexpected)
@@ -54,11 +128,10 @@ impl Answer {
     pub fn refusal(refusal: &Refusal) -> Self {
         let status =
             StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut answer = Self::json(status, refusal.body());
-        answer.outcome = refusal.name();
-        match refusal.retry_after_s() {
-            Some(wait_s) => answer.with(RETRY_AFTER, HeaderValue::from(wait_s)),
-            None => answer,
+        Self {
+            retry_after_s: refusal.retry_after_s(),
+            outcome: refusal.name(),
+            ..Self::of(status, Fields::Json, words_of(refusal))
         }
     }
 
@@ -69,37 +142,87 @@ impl Answer {
 
     /// One more header field.
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        let lines = Lines::clone(&self.fields).with(name, value);
+        self.fields = Fields::Own(Arc::new(lines));
         self
     }
 
-    fn json(status: StatusCode, body: Vec<u8>) -> Self {
-        let kind = HeaderValue::from_static("application/json");
-        Self::new(status, kind, body.into())
-            .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    /// The same without a body, as the word that the client has it already.
+    pub fn unchanged(&self) -> Self {
+        let fields = self.fields.list.iter().cloned();
+        let kept = fields.filter(|(name, _)| *name != CONTENT_TYPE);
+        let lines = kept.fold(Lines::default(), |lines, (name, value)| {
+            lines.with(name, value)
+        });
+        Self {
+            status: StatusCode::NOT_MODIFIED,
+            fields: Fields::Own(Arc::new(lines)),
+            body: Bytes::new(),
+            ..self.clone()
+        }
     }
+
+    /// What is sent after the header, if the method was `method`.
+    pub fn body_for(&self, method: &Method) -> &Bytes {
+        static NONE: Bytes = Bytes::new();
+        if *method == Method::HEAD {
+            &NONE
+        } else {
+            &self.body
+        }
+    }
+
+    /// `Content-Length`, where the answer has one: what the body has, or, for `HEAD`, would have.
+    pub fn content_length(&self) -> Option<usize> {
+        (self.status != StatusCode::NOT_MODIFIED).then_some(self.body.len())
+    }
+
+    fn of(status: StatusCode, fields: Fields, body: Bytes) -> Self {
+        Self {
+            status,
+            fields,
+            retry_after_s: None,
+            body,
+            outcome: OK,
+        }
+    }
+}
+
+/// The body of a refusal. Those that say the same each time are written once by each thread.
+fn words_of(refusal: &Refusal) -> Bytes {
+    thread_local! {
+        static WRITTEN: RefCell<HashMap<u32, Bytes>> = RefCell::default();
+    }
+    if let Refusal::BadParameter(_) | Refusal::OrderState { .. } = refusal {
+        return refusal.body().into();
+    }
+    WRITTEN.with_borrow_mut(|written| {
+        let body = written.entry(refusal.code());
+        body.or_insert_with(|| refusal.body().into()).clone()
+    })
 }
 
 /// Sends an answer and leaves the connection open for the next request. (Pingora's `respond_error`
 /// closes it.) `Date` and `Connection` are added by the session.
 pub(crate) async fn send(session: &mut Session, answer: &Answer) -> Result<()> {
-    let mut header = ResponseHeader::build(answer.status, Some(answer.headers.len() + 3))?;
-    for (name, value) in &answer.headers {
+    let mut header = ResponseHeader::build(answer.status, Some(answer.fields.list.len() + 4))?;
+    for (name, value) in &answer.fields.list {
         header.append_header(name, value)?;
     }
-    if answer.status != StatusCode::NOT_MODIFIED {
-        header.insert_header(CONTENT_LENGTH, answer.body.len())?;
+    if let Some(wait_s) = answer.retry_after_s {
+        header.insert_header(RETRY_AFTER, wait_s)?;
     }
-    let bodiless = answer.body.is_empty() || session.req_header().method == Method::HEAD;
+    if let Some(length) = answer.content_length() {
+        header.insert_header(CONTENT_LENGTH, length)?;
+    }
+    let body = answer.body_for(&session.req_header().method).clone();
     session
-        .write_response_header(Box::new(header), bodiless)
+        .write_response_header(Box::new(header), body.is_empty())
         .await?;
-    if bodiless {
+    if body.is_empty() {
         return Ok(());
     }
-    session
-        .write_response_body(Some(answer.body.clone()), true)
-        .await
+    session.write_response_body(Some(body), true).await
 }
 
 #[cfg(test)]
@@ -110,14 +233,26 @@ mod tests {
     fn a_refusal_says_when_to_come_back() {
         let answer = Answer::refusal(&Refusal::TooManyRequests { retry_after_s: 7 });
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
-        assert!(
-            answer
-                .headers
-                .contains(&(RETRY_AFTER, HeaderValue::from(7)))
-        );
+        assert_eq!(answer.retry_after_s, Some(7));
         assert_eq!(answer.outcome, "too_many_requests");
         assert!(answer.body.starts_with(br#"{"status":"fail""#));
         let sold_out = Answer::refusal(&Refusal::SoldOut);
-        assert!(sold_out.headers.iter().all(|(name, _)| name != RETRY_AFTER));
+        assert_eq!(sold_out.retry_after_s, None);
+        for words in ["`a` is missing", "`b` is missing"] {
+            let refusal = Refusal::BadParameter(words.to_owned());
+            assert_eq!(Answer::refusal(&refusal).body, refusal.body());
+        }
+    }
+
+    #[test]
+    fn lines_are_the_fields() {
+        let answer = Answer::method_not_allowed("POST");
+        let lines = String::from_utf8(answer.fields.bytes.clone()).unwrap();
+        assert_eq!(
+            lines,
+            "Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
+             Cache-Control: no-store\r\nAllow: POST\r\n"
+        );
+        assert_eq!(answer.fields.list.len(), lines.lines().count());
     }
 }

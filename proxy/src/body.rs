@@ -25,6 +25,16 @@ pub(crate) enum Body {
     Long,
 }
 
+impl Body {
+    /// All of it, if it was read.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Long => None,
+        }
+    }
+}
+
 /// Why there is no body.
 #[derive(Debug)]
 pub(crate) enum Fault {

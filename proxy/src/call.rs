@@ -1,14 +1,20 @@
-//! One request on its way through Pingora's phases: what is known of it so far.
+//! One request on its way: what is known of it so far. The fast path begins one, and hands it over to
+//! Pingora's phases if it goes on to an order server; else the phases begin it.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
+use crate::answer::Answer;
 use crate::drain::Entered;
-use crate::routes::{self, Kind};
+use crate::gate::Arrived;
+use crate::routes::{self, Kind, Route};
 use crate::upstreams::Lease;
 
 /// The outcome of a request that an order server answered.
 const UPSTREAM: &str = "upstream";
+/// The outcome of a request whose client went away.
+pub(crate) const GONE: &str = "gone";
 
 /// One request on its way through the phases.
 pub(crate) struct Call {
@@ -18,6 +24,8 @@ pub(crate) struct Call {
     /// The route's name; [`routes::NO_ROUTE`] until it is known.
     pub route: &'static str,
     pub kind: Option<Kind>,
+    /// Whether the gate has let it pass already: it is not asked, nor counted against limits, twice.
+    pub passed: bool,
     pub outcome: &'static str,
     /// The place at an order server.
     pub lease: Option<Lease>,
@@ -35,10 +43,36 @@ impl Call {
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             route: routes::NO_ROUTE,
             kind: None,
+            passed: false,
             outcome: UPSTREAM,
             lease: None,
             tried: Vec::new(),
             attempts: 0,
         }
     }
+
+    /// Takes in what its header says; returns its route.
+    ///
+    /// # Errors
+    /// The answer, if it goes no further.
+    pub fn arrive(&mut self, arrived: Arrived) -> Result<&'static Route, Answer> {
+        self.client = arrived.client;
+        let route = arrived.route?;
+        (self.route, self.kind) = (route.name, Some(route.kind));
+        Ok(route)
+    }
+}
+
+tokio::task_local! {
+    static HANDED_OVER: Cell<Option<Call>>;
+}
+
+/// Runs `serve`, in which [`handed_over`] finds the call.
+pub(crate) async fn hand_over<F: Future>(call: Option<Call>, serve: F) -> F::Output {
+    HANDED_OVER.scope(Cell::new(call), serve).await
+}
+
+/// The call that was begun before Pingora had the request; `None` if there is none.
+pub(crate) fn handed_over() -> Option<Call> {
+    HANDED_OVER.try_with(Cell::take).ok().flatten()
 }

@@ -4,8 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, SET_COOKIE};
-use http::request::Parts;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use lua_free_rules::admission::{self, TokenFacts};
 use lua_free_rules::challenge::{Draft, Kind};
@@ -18,8 +17,9 @@ use lua_free_rules::units::{ItemId, Nonce, PromoId, Timestamp};
 use serde::Serialize;
 
 use crate::answer::Answer;
-use crate::client::{CHALLENGE_COOKIE, text_of};
+use crate::client::CHALLENGE_COOKIE;
 use crate::edge::Edge;
+use crate::request::Request;
 
 /// The longest name of a kind.
 const KIND_BYTES_MAX: usize = 16;
@@ -36,23 +36,33 @@ struct Issued<'a> {
     altcha: Option<&'a altcha::Challenge>,
 }
 
-/// Answers a request for a challenge. `GET` gives the picture itself, for a plain form.
+/// Which challenge is given out.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    promo: PromoId,
+    session: Session,
+    kind: Kind,
+    /// Whether the answer is the picture itself, for a plain form.
+    as_picture: bool,
+}
+
+/// Whether a request for a challenge gets one, and which. `GET` asks for the picture itself.
 ///
 /// # Errors
 /// The first refusal that applies.
-pub(crate) async fn issue(
+pub(crate) fn consider(
     edge: &Edge,
-    request: &Parts,
-    body: &Bytes,
+    request: &Request<'_>,
+    body: &[u8],
     session: Option<Session>,
     rate: Verdict,
-) -> Result<Answer, Refusal> {
+) -> Result<Errand, Refusal> {
     session.ok_or(Refusal::NotSignedIn)?;
-    let as_picture = request.method != Method::POST;
+    let as_picture = *request.method != Method::POST;
     let fields = if as_picture {
-        Fields::from_query(request.uri.query())
+        Fields::from_query(request.query)
     } else {
-        let kind = text_of(&request.headers, &http::header::CONTENT_TYPE);
+        let kind = request.header.text(&CONTENT_TYPE);
         Fields::from_body(kind, body)
     }?;
     let promo = PromoId(fields.id("promoId")?);
@@ -66,27 +76,42 @@ pub(crate) async fn issue(
             "send `Accept: image/*`, or ask by POST".to_owned(),
         ));
     }
-    edge.metrics.challenge_issued(&promo.to_string());
-    let order = Order {
+    Ok(Errand {
         promo,
         session,
-        expires_at: edge.now().plus_ms(edge.config.puzzles.ttl.ms()),
-    };
-    match kind {
-        Kind::None => Ok(order.answer(Kind::None, "none", None, None)),
-        Kind::Image => {
-            let image = edge.images.take().await?;
-            let sealed = order.seal(edge, Kind::Image, &image.code)?;
-            if as_picture {
-                picture(edge, image.jpeg, &sealed)
-            } else {
-                Ok(order.answer(Kind::Image, &sealed, Some(&image.jpeg), None))
+        kind,
+        as_picture,
+    })
+}
+
+impl Errand {
+    /// Waits for a picture or a puzzle, if none is in stock, and answers with it.
+    ///
+    /// # Errors
+    /// If too many wait for one.
+    pub async fn run(self, edge: &Edge) -> Result<Answer, Refusal> {
+        edge.metrics.challenge_issued(&self.promo.to_string());
+        let order = Order {
+            promo: self.promo,
+            session: self.session,
+            expires_at: edge.now().plus_ms(edge.config.puzzles.ttl.ms()),
+        };
+        match self.kind {
+            Kind::None => Ok(order.answer(Kind::None, "none", None, None)),
+            Kind::Image => {
+                let image = edge.images.take().await?;
+                let sealed = order.seal(edge, Kind::Image, &image.code)?;
+                if self.as_picture {
+                    picture(edge, image.jpeg, &sealed)
+                } else {
+                    Ok(order.answer(Kind::Image, &sealed, Some(&image.jpeg), None))
+                }
             }
-        }
-        Kind::Altcha => {
-            let proof = edge.proofs.take().await?;
-            let sealed = order.seal(edge, Kind::Altcha, &proof.key)?;
-            Ok(order.answer(Kind::Altcha, &sealed, None, Some(&proof.challenge)))
+            Kind::Altcha => {
+                let proof = edge.proofs.take().await?;
+                let sealed = order.seal(edge, Kind::Altcha, &proof.key)?;
+                Ok(order.answer(Kind::Altcha, &sealed, None, Some(&proof.challenge)))
+            }
         }
     }
 }
@@ -133,8 +158,9 @@ fn choose(promo: &Snapshot, wanted: Option<Kind>) -> Result<Kind, Refusal> {
     }
 }
 
-fn accepts_image(request: &Parts) -> bool {
-    text_of(&request.headers, &ACCEPT).is_some_and(|accept| accept.contains("image/"))
+fn accepts_image(request: &Request<'_>) -> bool {
+    let accept = request.header.text(&ACCEPT);
+    accept.is_some_and(|accept| accept.contains("image/"))
 }
 
 /// What a challenge is given out for.

@@ -4,30 +4,37 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
 use ipnet::IpNet;
 use lua_free_rules::keys::KeyRing;
 use lua_free_rules::token::{self, Session};
 use lua_free_rules::units::Timestamp;
+use pingora::protocols::SocketDigest;
+
+use crate::request::Header;
 
 /// The header in which proxies tell whose request they pass on.
-pub(crate) const FORWARDED_FOR: &str = "x-forwarded-for";
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The cookie that carries a challenge for buyers without scripts.
 pub(crate) const CHALLENGE_COOKIE: &str = "floodgate_challenge";
 
+/// The other end of a connection.
+pub(crate) fn peer(socket: Option<&SocketDigest>) -> Option<IpAddr> {
+    Some(socket?.peer_addr()?.as_inet()?.ip())
+}
+
 /// The client's address: the peer's, unless that is a trusted proxy; then the rightmost address in
 /// `X-Forwarded-For` that is not one. What stands left of it was written by the client and proves
 /// nothing.
-pub(crate) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn address(peer: IpAddr, header: Header<'_>, trusted: &[IpNet]) -> IpAddr {
     let vouched = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let mut client = peer.to_canonical();
-    for hop in headers
-        .get_all(FORWARDED_FOR)
-        .iter()
+    for hop in header
+        .all(&FORWARDED_FOR)
         .rev()
-        .flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','))
+        .flat_map(|value| value.rsplit(|byte| *byte == b','))
     {
         if !vouched(client) {
             break;
@@ -45,41 +52,33 @@ fn parse(hop: &[u8]) -> Option<IpAddr> {
 
 /// The session in the request, if it is validly signed and has not ended. Whether it still has a
 /// record, the engine says.
-pub(crate) fn session(headers: &HeaderMap, ring: &KeyRing, now: Timestamp) -> Option<Session> {
-    let cookies = cookies(headers);
-    let authorization = text_of(headers, &AUTHORIZATION);
+pub(crate) fn session(header: Header<'_>, ring: &KeyRing, now: Timestamp) -> Option<Session> {
+    let cookies = cookies(header);
+    let authorization = header.text(&AUTHORIZATION);
     let text = token::session_text(authorization, cookies.as_deref())?;
     Session::verify(text, ring, now).ok()
 }
 
 /// The challenge in the request's cookie.
-pub(crate) fn challenge_cookie(headers: &HeaderMap) -> Option<String> {
-    let cookies = cookies(headers)?;
+pub(crate) fn challenge_cookie(header: Header<'_>) -> Option<String> {
+    let cookies = cookies(header)?;
     let challenge = token::cookie(&cookies, CHALLENGE_COOKIE)?;
     (!challenge.is_empty()).then(|| challenge.to_owned())
 }
 
 /// All cookies as one field: HTTP/2 clients may send each in a field of its own.
-pub(crate) fn cookies(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let mut fields = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|field| field.to_str().ok());
+pub(crate) fn cookies(header: Header<'_>) -> Option<Cow<'_, str>> {
+    let mut fields = header.texts(&COOKIE);
     let first = fields.next()?;
     Some(fields.fold(Cow::Borrowed(first), |all, more| {
         Cow::Owned(format!("{all}; {more}"))
     }))
 }
 
-/// A header's first value, if it is plain text.
-pub(crate) fn text_of<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     fn seen(peer: &str, forwarded: &[&'static str]) -> String {
         let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
@@ -87,7 +86,7 @@ mod tests {
         for value in forwarded {
             headers.append(FORWARDED_FOR, HeaderValue::from_static(value));
         }
-        address(peer.parse().unwrap(), &headers, &trusted).to_string()
+        address(peer.parse().unwrap(), Header::from(&headers), &trusted).to_string()
     }
 
     #[test]
@@ -108,12 +107,13 @@ mod tests {
     #[test]
     fn cookies_in_several_fields_are_read_as_one() {
         let mut headers = HeaderMap::new();
-        assert_eq!(cookies(&headers), None);
+        assert_eq!(cookies(Header::from(&headers)), None);
         for field in ["a=1", "floodgate_challenge=c"] {
             headers.append(COOKIE, HeaderValue::from_static(field));
         }
-        assert_eq!(cookies(&headers).unwrap(), "a=1; floodgate_challenge=c");
-        assert_eq!(challenge_cookie(&headers).unwrap(), "c");
+        let header = Header::from(&headers);
+        assert_eq!(cookies(header).unwrap(), "a=1; floodgate_challenge=c");
+        assert_eq!(challenge_cookie(header).unwrap(), "c");
     }
 
     #[test]

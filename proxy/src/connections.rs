@@ -12,6 +12,7 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use prometheus::{IntCounter, IntGauge};
 
+use crate::client;
 use crate::limits::Network;
 
 /// The connections that are open.
@@ -123,11 +124,8 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let digest = stream.get_socket_digest();
-        let peer = digest
-            .as_ref()
-            .and_then(|digest| digest.peer_addr()?.as_inet());
-        let _held = self.connections.hold(peer.map(|peer| peer.ip()))?;
+        let peer = client::peer(stream.get_socket_digest().as_deref());
+        let _held = self.connections.hold(peer)?;
         // Its own requests follow each other here, so that the place is held all along.
         let mut next = self.app.process_new(stream, shutdown).await;
         while let Some(stream) = next {

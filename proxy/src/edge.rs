@@ -45,3 +45,35 @@ impl Edge {
         self.clock.now()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use engine::clock::ManualClock;
+    use engine::embedded::{Embedded, Options};
+    use lua_free_rules::keys::Key;
+
+    use super::*;
+    use crate::running::{Settings, build};
+
+    /// An edge without listeners, with one page; it is one second after the epoch.
+    pub(crate) fn edge(folder: &std::path::Path) -> Edge {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+        let file = folder.join("engine.db");
+        let engine = Embedded::open(&file, clock.clone(), Options::default()).unwrap();
+        let pages = folder.join("html");
+        std::fs::create_dir(&pages).unwrap();
+        std::fs::write(pages.join("a.html"), "<p>".repeat(500)).unwrap();
+        let address = ([127, 0, 0, 1], 0).into();
+        let settings = Settings {
+            edge: config::Edge::default(),
+            listen: address,
+            admin: address,
+            upstreams: Vec::new(),
+            pages,
+            keys: KeyRing::new(vec![Key::new("k", &[1; 32]).unwrap()], "k").unwrap(),
+            operator_token: String::new(),
+            resubmit_for: Millis::seconds(600),
+        };
+        build(settings, Arc::new(engine), clock).unwrap()
+    }
+}

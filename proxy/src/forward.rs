@@ -17,6 +17,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::call::Call;
 use crate::client::{self, FORWARDED_FOR};
 use crate::edge::Edge;
+use crate::request::Header;
 use crate::routes::Kind;
 use crate::sold_out::{self, Sold};
 use crate::upstreams::Lease;
@@ -83,7 +84,7 @@ pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Res
         request.remove_header(mask);
     }
     // HTTP/2 clients may send each cookie in a field of its own; HTTP/1.1 has one field for all.
-    let cookies = client::cookies(&request.headers).map(Cow::into_owned);
+    let cookies = client::cookies(Header::from(&request.headers)).map(Cow::into_owned);
     if let Some(cookies) = cookies {
         request.insert_header(COOKIE, cookies)?;
     }

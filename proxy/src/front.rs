@@ -1,18 +1,20 @@
-//! The front of the listener: sets how long a connection may idle and how long a request's header may
-//! take altogether, then hands the connection to Pingora's proxy. A faster way for answers from memory
-//! belongs here, before the proxy.
+//! The front of Pingora's proxy: sets how long a connection may idle and how long a request's header may
+//! take altogether, then hands the connection to it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use lua_free_rules::config::RequestLimits;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 
+use crate::call::{self, Call};
 use crate::deadline;
 use crate::service::Service;
 
@@ -40,6 +42,26 @@ impl Front {
             read_timeout: limits.read_timeout.duration(),
             header_within: idle.saturating_add(limits.read_timeout.duration()),
         }
+    }
+
+    /// Serves one request of an HTTP/1.1 connection, of which `read` has been read. `call` is `None` if
+    /// nothing was decided about it. Gives the connection back if another request may follow: then
+    /// nothing of this one is left on it.
+    pub async fn serve_one(
+        self: &Arc<Self>,
+        stream: Stream,
+        read: BytesMut,
+        call: Option<Call>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let mut session = ServerSession::new_http1(stream);
+        let stopping = *shutdown.borrow();
+        session.set_keepalive((!stopping).then_some(self.idle_s));
+        // Pipelining stays off: Pingora closes a connection on which more came than this request.
+        session.set_pipelined_prefix(read);
+        let serve = self.process_new_http(session, shutdown);
+        let (stream, _settings) = call::hand_over(call, serve).await?.consume();
+        Some(stream)
     }
 }
 

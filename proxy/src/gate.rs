@@ -1,45 +1,69 @@
-//! The gate: gathers the facts of a request, asks the rules, and answers or lets it pass.
+//! The gate: gathers the facts of a request, asks the rules, and answers or lets it pass. It knows nothing
+//! of connections: sessions of Pingora's and the fast path ask it alike.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, STRICT_TRANSPORT_SECURITY};
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderName, Method};
 use lua_free_rules::admission::{self, OrderFacts};
 use lua_free_rules::fields::Fields;
 use lua_free_rules::limit::{Arrival, Verdict};
 use lua_free_rules::purchase::Purchase;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::token::{self, Access, Session as SignedIn};
-use pingora::Result;
-use pingora::proxy::Session;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::answer::Answer;
-use crate::body::{self, Body, Fault};
 use crate::edge::Edge;
 use crate::limits::{Key, Network};
+use crate::request::Request;
 use crate::routes::{self, Guard, Kind, NoRoute, Route};
-use crate::{challenges, client, shop, tokens};
+use crate::{challenges, client, item_cache, shop, tokens};
 
 /// The longest path with its query.
 const URL_BYTES_MAX: usize = 4_096;
 /// The header that makes an order repeatable.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header in which browsers tell where a request was made.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// One year: browsers that came by https once come by nothing else.
-const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// What becomes of a request.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// The edge answers by itself.
     Answer(Answer),
+    /// It does, once it has what it needs.
+    Ask(Errand),
     /// An order server answers.
     Forward,
+}
+
+/// What has to be waited for: an order server, a puzzle, or the engine.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    Item(item_cache::Key),
+    Challenge(challenges::Errand),
+    Token(tokens::Errand),
+}
+
+impl Errand {
+    /// Waits, and answers.
+    pub async fn run(self, edge: &Edge) -> Answer {
+        let answer = match self {
+            Self::Item(key) => shop::fetch(edge, key).await,
+            Self::Challenge(errand) => errand.run(edge).await,
+            Self::Token(errand) => errand.run(edge).await,
+        };
+        answer.unwrap_or_else(|refusal| Answer::refusal(&refusal))
+    }
+}
+
+impl Decision {
+    /// The edge says no.
+    pub fn refuse(refusal: &Refusal) -> Self {
+        Self::Answer(Answer::refusal(refusal))
+    }
 }
 
 /// A request as the gate sees it before its body: where it goes, and who sends it.
@@ -50,19 +74,17 @@ pub(crate) struct Arrived {
     pub route: Result<&'static Route, Answer>,
 }
 
-/// Looks at the header alone: sizes, address, rate, route.
-pub(crate) fn arrive(edge: &Edge, session: &Session) -> Arrived {
-    let request: &Parts = session.req_header();
-    let peer = session.client_addr().and_then(|address| address.as_inet());
-    let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), std::net::SocketAddr::ip);
-    let client = client::address(peer, &request.headers, &edge.config.trusted_proxies);
+/// Looks at the header alone: sizes, address, rate, route. `peer` is the other end of the connection.
+pub(crate) fn arrive(edge: &Edge, request: &Request<'_>, peer: Option<IpAddr>) -> Arrived {
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let client = client::address(peer, request.header, &edge.config.trusted_proxies);
     let refuse = |refusal: &Refusal| Err(Answer::refusal(refusal));
     let route = if let Err(refusal) = address_rate(edge, client) {
         refuse(&refusal)
-    } else if is_oversized(edge, session) {
+    } else if is_oversized(edge, request) {
         refuse(&Refusal::TooLarge)
     } else {
-        match routes::find(&request.method, request.uri.path()) {
+        match routes::find(request.method, request.path) {
             Ok(route) if is_forged(request, route) => refuse(&Refusal::NotAllowed),
             Ok(route) => Ok(route),
             Err(NoRoute::Path) => refuse(&Refusal::NotFound),
@@ -72,82 +94,69 @@ pub(crate) fn arrive(edge: &Edge, session: &Session) -> Arrived {
     Arrived { client, route }
 }
 
-/// Decides on a request that has a route. Bodies are read first: they are short, and a connection
-/// can only serve on after them.
-///
-/// # Errors
-/// If the connection is gone.
-pub(crate) async fn decide(
+/// Decides on a request that has a route, from memory. Its body is `None` if it is too long to be looked at
+/// here: such a one can only pass.
+pub(crate) fn decide(
     edge: &Edge,
-    session: &mut Session,
+    request: &Request<'_>,
+    body: Option<&[u8]>,
     route: &Route,
     client: IpAddr,
-) -> Result<Decision> {
-    let limits = &edge.config.limits;
-    let body_max = limits.body_max.0;
-    let body = match body::read(session, body_max, limits.read_timeout.duration()).await {
-        Ok(body) => body,
-        Err(Fault::Refused(refusal)) => return Ok(refused(&refusal)),
-        Err(Fault::Gone(error)) => return Err(error.into_down()),
-    };
-    let request: &Parts = session.req_header();
+) -> Decision {
     let decision = match (route.kind, body) {
-        (Kind::Proxied(guard), _) => guarded(edge, guard, request, client),
-        (_, Body::Long) => Err(Refusal::TooLarge),
-        (Kind::Order, Body::Whole(body)) => order(edge, request, &body).map(|_| Decision::Forward),
-        (kind, Body::Whole(body)) => {
-            let answer = at_the_edge(edge, kind, request, &body).await;
-            answer.map(Decision::Answer)
+        (Kind::Proxied(guard), _) => {
+            guarded(edge, guard, request, client).map(|()| Decision::Forward)
         }
+        (_, None) => Err(Refusal::TooLarge),
+        (Kind::Order, Some(body)) => order(edge, request, body).map(|_| Decision::Forward),
+        (kind, Some(body)) => by_itself(edge, kind, request, body),
     };
-    Ok(decision.unwrap_or_else(|refusal| refused(&refusal)))
-}
-
-fn refused(refusal: &Refusal) -> Decision {
-    Decision::Answer(Answer::refusal(refusal))
+    decision.unwrap_or_else(|refusal| Decision::refuse(&refusal))
 }
 
 /// What the edge answers by itself.
-async fn at_the_edge(
+fn by_itself(
     edge: &Edge,
     kind: Kind,
-    request: &Parts,
-    body: &Bytes,
-) -> Result<Answer, Refusal> {
-    let query = request.uri.query();
+    request: &Request<'_>,
+    body: &[u8],
+) -> Result<Decision, Refusal> {
     match kind {
         Kind::Page => {
-            let page = edge.pages.answer(request.uri.path(), &request.headers);
-            Ok(if edge.config.tls.is_some() {
-                page.with(STRICT_TRANSPORT_SECURITY, HTTPS_ONLY)
-            } else {
-                page
-            })
+            let page = edge.pages.answer(request.path, request.header);
+            Ok(Decision::Answer(page))
         }
-        Kind::ItemGet => shop::item(edge, query).await,
-        Kind::ItemList => shop::list(edge).await,
-        Kind::PromoState => shop::promo_state(edge, query),
+        Kind::ItemGet => item(edge, shop::item(request.query)?),
+        Kind::ItemList => item(edge, item_cache::Key::List),
+        Kind::PromoState => shop::promo_state(edge, request.query).map(Decision::Answer),
         Kind::Challenge => {
             let (session, rate) = buyer(edge, request);
-            challenges::issue(edge, request, body, session, rate).await
+            let errand = challenges::consider(edge, request, body, session, rate)?;
+            Ok(Decision::Ask(Errand::Challenge(errand)))
         }
         Kind::Token => {
             let (session, rate) = buyer(edge, request);
-            tokens::issue(edge, request, body, session, rate).await
+            let errand = tokens::consider(edge, request, body, session, rate)?;
+            Ok(Decision::Ask(Errand::Token(errand)))
         }
-        // Never asked here: `decide` sends these on.
+        // `decide` sends these on.
         Kind::Order | Kind::Proxied(_) => Err(Refusal::NotFound),
     }
 }
 
+fn item(edge: &Edge, key: item_cache::Key) -> Result<Decision, Refusal> {
+    match shop::at_hand(edge, key) {
+        Some(answer) => answer.map(Decision::Answer),
+        None => Ok(Decision::Ask(Errand::Item(key))),
+    }
+}
+
 /// Whether a request to create an order may go to an order server.
-fn order(edge: &Edge, request: &Parts, body: &Bytes) -> Result<Access, Refusal> {
+fn order(edge: &Edge, request: &Request<'_>, body: &[u8]) -> Result<Access, Refusal> {
     let (session, rate) = buyer(edge, request);
     session.ok_or(Refusal::NotSignedIn)?;
-    let kind = client::text_of(&request.headers, &CONTENT_TYPE);
-    let fields = Fields::from_body(kind, body)?;
-    let key = request.headers.get(IDEMPOTENCY_KEY);
-    let purchase = Purchase::read(&fields, key.map(http::HeaderValue::as_bytes))?;
+    let fields = Fields::from_body(request.header.text(&CONTENT_TYPE), body)?;
+    let purchase = Purchase::read(&fields, request.header.first(&IDEMPOTENCY_KEY))?;
     let late_ms = edge.resubmit_for.ms();
     admission::may_order(&OrderFacts {
         session,
@@ -163,32 +172,29 @@ fn order(edge: &Edge, request: &Parts, body: &Bytes) -> Result<Access, Refusal> 
 fn guarded(
     edge: &Edge,
     guard: Guard,
-    request: &Parts,
+    request: &Request<'_>,
     client: IpAddr,
-) -> Result<Decision, Refusal> {
+) -> Result<(), Refusal> {
     match guard {
-        Guard::Open => Ok(Decision::Forward),
+        Guard::Open => Ok(()),
         Guard::Accounts => {
             let key = Key::Accounts(Network::from(client));
             let rate = edge
                 .limits
                 .judge(key, edge.config.rates.accounts, edge.now());
-            within(rate).map(|()| Decision::Forward)
+            within(rate)
         }
-        Guard::SignedIn => client::session(&request.headers, &edge.keys, edge.now())
-            .map(|_| Decision::Forward)
+        Guard::SignedIn => client::session(request.header, &edge.keys, edge.now())
+            .map(|_| ())
             .ok_or(Refusal::NotSignedIn),
-        Guard::Operator => {
-            operator(edge, request)?;
-            Ok(Decision::Forward)
-        }
+        Guard::Operator => operator(edge, request),
     }
 }
 
 /// Whether the request bears the operator's token. Digests are compared, so that neither content nor
 /// length shows in the time it takes.
-fn operator(edge: &Edge, request: &Parts) -> Result<(), Refusal> {
-    let borne = client::text_of(&request.headers, &AUTHORIZATION).and_then(token::bearer);
+fn operator(edge: &Edge, request: &Request<'_>) -> Result<(), Refusal> {
+    let borne = request.header.text(&AUTHORIZATION).and_then(token::bearer);
     let borne = Sha256::digest(borne.ok_or(Refusal::NotSignedIn)?);
     let expected = Sha256::digest(&edge.operator_token);
     if !edge.operator_token.is_empty() && bool::from(borne.ct_eq(&expected)) {
@@ -199,8 +205,8 @@ fn operator(edge: &Edge, request: &Parts) -> Result<(), Refusal> {
 }
 
 /// The buyer who asks, and whether he asks too often.
-fn buyer(edge: &Edge, request: &Parts) -> (Option<SignedIn>, Verdict) {
-    let session = client::session(&request.headers, &edge.keys, edge.now());
+fn buyer(edge: &Edge, request: &Request<'_>) -> (Option<SignedIn>, Verdict) {
+    let session = client::session(request.header, &edge.keys, edge.now());
     let rate = session.map_or(Verdict::Pass(Arrival::default()), |session| {
         let key = Key::Buyer(session.buyer);
         edge.limits.judge(key, edge.config.rates.buyer, edge.now())
@@ -225,23 +231,25 @@ fn within(rate: Verdict) -> Result<(), Refusal> {
 
 /// Whether another site made a browser send this POST. What bears its own credentials, or is signed by
 /// a payment provider, cannot be forged that way.
-fn is_forged(request: &Parts, route: &Route) -> bool {
-    let headers = &request.headers;
-    if request.method != Method::POST
+fn is_forged(request: &Request<'_>, route: &Route) -> bool {
+    let header = request.header;
+    let bears_credentials = || {
+        let field = header.text(&AUTHORIZATION);
+        field.is_some_and(|field| token::bearer(field).is_some())
+    };
+    if *request.method != Method::POST
         || route.kind == Kind::Proxied(Guard::Open)
-        || client::text_of(headers, &AUTHORIZATION)
-            .is_some_and(|field| token::bearer(field).is_some())
+        || bears_credentials()
     {
         return false;
     }
-    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    let site = header.first(&SEC_FETCH_SITE);
     if matches!(site, Some(b"cross-site" | b"same-site")) {
         return true;
     }
-    let own = request.uri.authority().map(http::uri::Authority::as_str);
-    let own = own.or_else(|| client::text_of(headers, &HOST));
-    headers.get(ORIGIN).is_some_and(|origin| {
-        let origin = origin.to_str().ok().and_then(|text| text.split_once("://"));
+    let own = request.authority.or_else(|| header.text(&HOST));
+    header.first(&ORIGIN).is_some_and(|_| {
+        let origin = header.text(&ORIGIN).and_then(|text| text.split_once("://"));
         match (origin, own) {
             (Some((_, authority)), Some(own)) => !authority.eq_ignore_ascii_case(own),
             _ => true,
@@ -249,12 +257,7 @@ fn is_forged(request: &Parts, route: &Route) -> bool {
     })
 }
 
-fn is_oversized(edge: &Edge, session: &Session) -> bool {
-    let request = session.req_header();
-    let fields = &request.headers;
-    let header_bytes: usize = fields
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    request.raw_path().len() > URL_BYTES_MAX || header_bytes > edge.config.limits.headers_max.0
+fn is_oversized(edge: &Edge, request: &Request<'_>) -> bool {
+    let header_bytes = request.header.bytes();
+    request.target_bytes > URL_BYTES_MAX || header_bytes > edge.config.limits.headers_max.0
 }

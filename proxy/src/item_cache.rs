@@ -1,12 +1,13 @@
 //! Item details at the edge: fresh for a moment, stale for long. One refresh runs for each key; while it
-//! runs or fails, the stale one is served. An item that was changed is fetched before it is served. Items that do not exist are remembered too: briefly, few, and
-//! apart, so that a search for holes cannot push the goods out.
+//! runs or fails, the stale one is served. An item that was changed is fetched before it is served. Items
+//! that do not exist are remembered too: briefly, few, and apart, so that a search for holes cannot push
+//! the goods out. What was asked for lately is at hand without a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use lua_free_rules::config;
 use lua_free_rules::item::Item;
 use lua_free_rules::refusal::Refusal;
@@ -15,6 +16,8 @@ use moka::future::Cache;
 use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::answer::Lasting;
+use crate::at_hand::AtHand;
 use crate::item_changes::{Changes, Since};
 use crate::metrics::Metrics;
 use crate::upstreams::Upstreams;
@@ -25,6 +28,8 @@ const REFRESHES_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Most keys remembered as missing.
 const ABSENT_MAX: u64 = 1_000;
+/// Most entries at hand.
+const AT_HAND_MAX: u64 = 256;
 
 /// What is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +42,11 @@ pub(crate) enum Key {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub items: Vec<Item>,
-    /// Milliseconds since the cache was made.
+    /// The last answer that was made of it.
+    pub said: ArcSwapOption<Lasting>,
+    /// When it was fetched, in milliseconds since the cache was made.
+    fetched_ms: u64,
+    /// When it was last asked for: milliseconds since the cache was made.
     asked_ms: AtomicU64,
     /// The count of changes then.
     asked_at: AtomicU64,
@@ -47,6 +56,18 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    fn new(items: Vec<Item>, asked_ms: u64, asked_at: u64) -> Self {
+        Self {
+            items,
+            said: ArcSwapOption::empty(),
+            fetched_ms: asked_ms,
+            asked_ms: AtomicU64::new(asked_ms),
+            asked_at: AtomicU64::new(asked_at),
+            refreshing: AtomicBool::new(false),
+            renewal: Mutex::new(()),
+        }
+    }
+
     /// It could not be had anew: it counts as if it had been asked for then.
     fn stays(&self, asked_ms: u64, asked_at: u64) {
         self.asked_ms.store(asked_ms, Ordering::Release);
@@ -68,22 +89,29 @@ enum State {
 /// The cache.
 pub(crate) struct ItemCache {
     kept: Cache<Key, Arc<Kept>>,
+    /// Some of `kept`.
+    at_hand: AtHand<Key, Kept>,
     /// Keys that were asked for in vain, with the count of changes then.
     absent: Cache<Key, u64>,
     changes: ArcSwap<Changes>,
     source: Source,
     fresh: Duration,
+    /// How long an entry is kept at all.
+    life: Duration,
     born: Instant,
 }
 
 impl ItemCache {
     pub fn new(config: &config::ItemCache, source: Source) -> Self {
         let fresh = config.fresh.duration();
+        let life = fresh.saturating_add(config.stale.duration());
+        let at_hand_max = config.capacity.min(AT_HAND_MAX);
         Self {
             kept: Cache::builder()
                 .max_capacity(config.capacity)
-                .time_to_live(fresh.saturating_add(config.stale.duration()))
+                .time_to_live(life)
                 .build(),
+            at_hand: AtHand::new(usize::try_from(at_hand_max).unwrap_or(usize::MAX)),
             absent: Cache::builder()
                 .max_capacity(config.capacity.min(ABSENT_MAX))
                 .time_to_live(fresh)
@@ -91,6 +119,7 @@ impl ItemCache {
             changes: ArcSwap::default(),
             source,
             fresh,
+            life,
             born: Instant::now(),
         }
     }
@@ -113,25 +142,48 @@ impl ItemCache {
         });
     }
 
+    /// The items of `key`, if they can be had without waiting. `None` says nothing about the others.
+    pub fn at_hand(self: &Arc<Self>, key: Key) -> Option<Arc<Kept>> {
+        let kept = self.at_hand.get(key)?;
+        let at = self.born.elapsed();
+        let age = at.saturating_sub(Duration::from_millis(kept.fetched_ms));
+        let state = self.state_at(key, &kept, at);
+        if age >= self.life || state == State::Outdated {
+            return None;
+        }
+        self.serve(key, &kept, state);
+        Some(kept)
+    }
+
+    /// Counts an entry that is served as it is, and has a stale one refreshed.
+    fn serve(self: &Arc<Self>, key: Key, kept: &Arc<Kept>, state: State) {
+        if state == State::Fresh {
+            self.source.metrics.item_lookups_fresh.inc();
+            return;
+        }
+        self.source.metrics.item_lookup("stale");
+        if !kept.refreshing.swap(true, Ordering::AcqRel) {
+            // Whoever finds it due first refreshes it.
+            tokio::spawn(self.clone().refresh(key, kept.clone()));
+        }
+    }
+
     /// The items of `key`: at once if they are kept, else from an order server.
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; [`Refusal::Overloaded`] if nothing is kept and no order server answers.
     pub async fn get(self: &Arc<Self>, key: Key) -> Result<Arc<Kept>, Refusal> {
+        if let Some(kept) = self.at_hand(key) {
+            return Ok(kept);
+        }
         if let Some(kept) = self.kept.get(&key).await {
             let state = self.state(key, &kept);
-            self.source.metrics.item_lookup(match state {
-                State::Fresh => "fresh",
-                State::Stale => "stale",
-                State::Outdated => "outdated",
-            });
             if state == State::Outdated {
+                self.source.metrics.item_lookup("outdated");
                 return self.renew(key, kept).await;
             }
-            if state == State::Stale && !kept.refreshing.swap(true, Ordering::AcqRel) {
-                // Whoever finds it due first refreshes it.
-                tokio::spawn(self.clone().refresh(key, kept.clone()));
-            }
+            self.serve(key, &kept, state);
+            self.lay_at_hand(key, &kept);
             return Ok(kept);
         }
         self.source.metrics.item_lookup("miss");
@@ -145,20 +197,49 @@ impl ItemCache {
         let kept = fetched.map_err(|refusal| (*refusal).clone())?;
         match self.state(key, &kept) {
             State::Outdated => self.renew(key, kept).await,
-            State::Fresh | State::Stale => Ok(kept),
+            State::Fresh | State::Stale => {
+                self.lay_at_hand(key, &kept);
+                Ok(kept)
+            }
         }
     }
 
-    /// One that could not be refreshed counts as fresh for as long as a new one would: then it is
-    /// tried again.
+    /// Keeps an entry, in the place of the one before.
+    async fn keep(&self, key: Key, kept: &Arc<Kept>) {
+        self.kept.insert(key, kept.clone()).await;
+        self.lay_at_hand(key, kept);
+    }
+
+    async fn forget(&self, key: Key) {
+        self.kept.invalidate(&key).await;
+        self.at_hand.forget(key);
+    }
+
+    /// Keeps items as if they had just been fetched.
+    #[cfg(test)]
+    pub fn lay(&self, key: Key, items: Vec<Item>) {
+        let (at_ms, at) = self.now();
+        self.lay_at_hand(key, &Arc::new(Kept::new(items, at_ms, at)));
+    }
+
+    /// An entry that was fetched before the one at hand changes nothing.
+    fn lay_at_hand(&self, key: Key, kept: &Arc<Kept>) {
+        let is_newer = |known: &Kept| known.fetched_ms > kept.fetched_ms;
+        self.at_hand.lay(key, kept, is_newer);
+    }
+
     fn state(&self, key: Key, kept: &Kept) -> State {
+        self.state_at(key, kept, self.born.elapsed())
+    }
+
+    /// The state at that time since the cache was made. One that could not be refreshed counts as fresh
+    /// for as long as a new one would: then it is tried again.
+    fn state_at(&self, key: Key, kept: &Kept, at: Duration) -> State {
         let asked = Duration::from_millis(kept.asked_ms.load(Ordering::Acquire));
         let asked_at = kept.asked_at.load(Ordering::Acquire);
         match self.changes.load().since(key, asked_at) {
             Since::Changed => State::Outdated,
-            Since::Nothing if self.born.elapsed().saturating_sub(asked) < self.fresh => {
-                State::Fresh
-            }
+            Since::Nothing if at.saturating_sub(asked) < self.fresh => State::Fresh,
             Since::Nothing | Since::Missed => State::Stale,
         }
     }
@@ -179,11 +260,11 @@ impl ItemCache {
         let (asked_ms, asked_at) = self.now();
         match self.fetch(key).await {
             Ok(new) => {
-                self.kept.insert(key, new.clone()).await;
+                self.keep(key, &new).await;
                 Ok(new)
             }
             Err(Refusal::NotFound) => {
-                self.kept.invalidate(&key).await;
+                self.forget(key).await;
                 Err(Refusal::NotFound)
             }
             Err(_) => {
@@ -196,8 +277,12 @@ impl ItemCache {
     async fn refresh(self: Arc<Self>, key: Key, old: Arc<Kept>) {
         let (_, asked_at) = self.now();
         match self.fetch(key).await {
-            Ok(new) => self.kept.insert(key, new).await,
-            Err(Refusal::NotFound) => self.kept.invalidate(&key).await,
+            Ok(new) => self.keep(key, &new).await,
+            Err(Refusal::NotFound) => {
+                self.forget(key).await;
+                // Whoever held it may lay it at hand once more: then it is asked for again.
+                old.refreshing.store(false, Ordering::Release);
+            }
             Err(_) => old.stays(self.now().0, asked_at),
         }
     }
@@ -208,13 +293,7 @@ impl ItemCache {
         if fetched == Err(Refusal::NotFound) {
             self.absent.insert(key, asked_at).await;
         }
-        Ok(Arc::new(Kept {
-            items: fetched?,
-            asked_ms: AtomicU64::new(asked_ms),
-            asked_at: AtomicU64::new(asked_at),
-            refreshing: AtomicBool::new(false),
-            renewal: Mutex::new(()),
-        }))
+        Ok(Arc::new(Kept::new(fetched?, asked_ms, asked_at)))
     }
 
     /// Now: in milliseconds since the cache was made, and as the count of changes.

@@ -4,14 +4,16 @@
 //! | module | what it does |
 //! |---|---|
 //! | `connections` | how many connections there may be, in all and of one network |
-//! | `front`, `deadline` | the listener's front: idle and header deadlines; hands over to the proxy |
-//! | `call` | one request on its way through the phases |
+//! | `fast_path` | answers what needs no order server straight on the connection; leaves the rest to Pingora |
+//! | `front`, `deadline` | the front of Pingora's proxy: idle and header deadlines |
+//! | `call`, `request` | one request on its way; what it says, whichever way it came |
 //! | `service` | Pingora's phases, in the order a request meets them |
 //! | `routes` | which paths and methods there are, and who answers |
 //! | `gate` | gathers facts, asks the rules, answers or lets pass |
 //! | `client`, `limits`, `body` | who asks; how often; what with |
-//! | `answer` | what the edge says by itself, as a value |
+//! | `answer` | what the edge says by itself, as a value: one description, two ways to send it |
 //! | `pages`, `shop`, `item_cache`, `item_changes` | pages, items, promo state from memory |
+//! | `at_hand` | what many read and few replace, without a lock |
 //! | `promos`, `sold_out` | what is known of the promos, and who is sold out |
 //! | `signals` | what the engine tells at once: promos are asked for, items fetched again |
 //! | `challenges`, `puzzles`, `tokens` | challenges given out, made in advance; access tokens |
@@ -21,7 +23,8 @@
 //!
 //! Invariants: a refused request never reaches an order server; an order is forwarded only with a
 //! validly signed session and token that agree; every queue, pool, cache and body is bounded; a request
-//! is sent twice only where that cannot do a thing twice.
+//! is sent twice only where that cannot do a thing twice. Whether a request takes the fast path or Pingora's
+//! changes neither its answer nor what is counted.
 //!
 //! What is absent: decisions (they are in the rules), sale state (it is in the engine), and Pingora's
 //! `Server`, which takes over signals and sleeps out its grace period. The edge runs on the caller's
@@ -31,6 +34,7 @@
 mod access_log;
 mod admin;
 mod answer;
+mod at_hand;
 mod body;
 mod call;
 mod challenges;
@@ -40,6 +44,7 @@ mod deadline;
 mod drain;
 mod edge;
 mod error;
+mod fast_path;
 mod forward;
 mod front;
 mod gate;
@@ -50,6 +55,7 @@ mod metrics;
 mod pages;
 mod promos;
 mod puzzles;
+mod request;
 mod routes;
 mod running;
 mod service;

@@ -1,16 +1,18 @@
-//! Rate limits by key in bounded memory. The rule is GCRA; here is only what it remembers: one number
-//! for each key, in shards of two generations. A key that is seen moves to the young generation; when
-//! that is full, the old one, whose keys were unseen the longest, is forgotten.
+//! Rate limits by key, in bounded memory; a key that is remembered is judged without a lock. The rule is GCRA;
+//! here is only what it remembers: one number for each key, the moment from which its whole allowance is there
+//! again. When that has passed, forgetting the key changes nothing: so the place of the earliest moment is the
+//! first to be given away.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use lua_free_rules::limit::{Arrival, Rate, Verdict};
 use lua_free_rules::units::{BuyerId, Timestamp};
 
-const SHARDS: usize = 16;
+/// A key has its place among so many.
+const PLACES: usize = 8;
 
 /// Who is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,70 +47,94 @@ impl From<IpAddr> for Network {
 /// The memory of all limits.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    shards: Vec<Mutex<Shard>>,
+    sets: Box<[Set]>,
     hasher: RandomState,
-    generation_max: usize,
+}
+
+/// The places of the keys whose hash leads here.
+#[derive(Debug, Default)]
+struct Set {
+    places: [Place; PLACES],
+    /// Held while a place is given away.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Shard {
-    young: HashMap<Key, Arrival>,
-    old: HashMap<Key, Arrival>,
+struct Place {
+    /// The hash of the key; 0 if there is none. Nobody outside can tell which keys share one.
+    key: AtomicU64,
+    arrival: AtomicI64,
 }
 
 impl Limits {
     /// Remembers at most about `keys_max` keys.
     pub fn new(keys_max: usize) -> Self {
+        let sets = (keys_max / PLACES).max(1);
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            sets: (0..sets).map(|_| Set::default()).collect(),
             hasher: RandomState::new(),
-            generation_max: (keys_max / (2 * SHARDS)).max(1),
         }
     }
 
     /// Judges one request of `key`, and remembers it if it passes.
     pub fn judge(&self, key: Key, rate: Rate, now: Timestamp) -> Verdict {
-        let at = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
-        // The maps are whole after each statement, so a panic elsewhere leaves nothing to repair.
-        let mut shard = self.shards[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let seen = shard.seen(key);
-        let verdict = rate.judge(seen, now);
-        if let Verdict::Pass(next) = verdict {
-            shard.remember(key, next, self.generation_max);
-        } else if seen != Arrival::default() {
-            shard.remember(key, seen, self.generation_max);
+        let key = self.hasher.hash_one(key).max(1);
+        let set = usize::try_from(key % self.sets.len() as u64).unwrap_or(0);
+        let set = &self.sets[set];
+        loop {
+            let place = set.find(key);
+            let seen = place.map_or(0, |place| place.arrival.load(Ordering::Acquire));
+            let verdict = rate.judge(Arrival(seen), now);
+            let Verdict::Pass(Arrival(next)) = verdict else {
+                return verdict;
+            };
+            // Whoever comes second judges anew.
+            let is_first = match place {
+                Some(place) => place.remember(seen, next),
+                None => set.take_in(key, next),
+            };
+            if is_first {
+                return verdict;
+            }
         }
-        verdict
     }
 
     /// How many keys are remembered.
     pub fn len(&self) -> usize {
-        let count = |shard: &Mutex<Shard>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.young.len() + shard.old.len()
-        };
-        self.shards.iter().map(count).sum()
+        let places = self.sets.iter().flat_map(|set| &set.places);
+        places
+            .filter(|place| place.key.load(Ordering::Relaxed) != 0)
+            .count()
     }
 }
 
-impl Shard {
-    fn seen(&self, key: Key) -> Arrival {
-        let found = self.young.get(&key).or_else(|| self.old.get(&key));
-        found.copied().unwrap_or_default()
+impl Set {
+    fn find(&self, key: u64) -> Option<&Place> {
+        let is_its = |place: &&Place| place.key.load(Ordering::Acquire) == key;
+        self.places.iter().find(is_its)
     }
 
-    fn remember(&mut self, key: Key, arrival: Arrival, generation_max: usize) {
-        if let Some(known) = self.young.get_mut(&key) {
-            *known = arrival;
-            return;
+    /// Gives the key the place whose moment is the earliest; `false` if it has got one already.
+    fn take_in(&self, key: u64, next: i64) -> bool {
+        // Nothing is half done in here, so a panic elsewhere leaves nothing to repair.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.find(key).is_some() {
+            return false;
         }
-        self.old.remove(&key);
-        if self.young.len() >= generation_max {
-            self.old = std::mem::take(&mut self.young);
+        let moment = |place: &&Place| place.arrival.load(Ordering::Acquire);
+        if let Some(place) = self.places.iter().min_by_key(moment) {
+            place.arrival.store(next, Ordering::Release);
+            place.key.store(key, Ordering::Release);
         }
-        self.young.insert(key, arrival);
+        true
+    }
+}
+
+impl Place {
+    fn remember(&self, seen: i64, next: i64) -> bool {
+        self.arrival
+            .compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 }
 
@@ -160,6 +186,30 @@ mod tests {
             .collect();
         assert!(limits.len() <= 3_200);
         assert_eq!(judged.iter().filter(|passed| **passed).count(), 2);
+    }
+
+    #[test]
+    fn many_at_once_get_no_more_than_one_after_the_other() {
+        let limits = Limits::new(1_000);
+        let key = address("192.0.2.1");
+        let rate = Rate {
+            per_second: 1,
+            burst: 500,
+        };
+        let passed: usize = std::thread::scope(|scope| {
+            let ask = || {
+                let verdicts = (0..1_000).map(|_| limits.judge(key, rate, NOW));
+                verdicts
+                    .filter(|verdict| matches!(verdict, Verdict::Pass(_)))
+                    .count()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!((passed, limits.len()), (500, 1));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Every metric of the edge, by name. Labels: promo, route, outcome, upstream.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Seconds; from an answer out of memory to an order server at its limit.
@@ -15,6 +18,8 @@ pub(crate) struct Metrics {
     registry: Registry,
     answers: IntCounterVec,
     durations: HistogramVec,
+    /// Those of the above that were met, in the order in which they were: found without a lock.
+    met: ArcSwap<Vec<Met>>,
     /// Requests being worked on.
     pub in_flight: IntGauge,
     upstream_requests: IntCounterVec,
@@ -22,6 +27,8 @@ pub(crate) struct Metrics {
     upstream_healthy: IntGaugeVec,
     upstream_in_flight: IntGaugeVec,
     item_lookups: IntCounterVec,
+    /// Item details looked up and found fresh.
+    pub item_lookups_fresh: IntCounter,
     item_refreshes: IntCounterVec,
     signals: IntCounterVec,
     tokens_issued: IntCounterVec,
@@ -40,6 +47,15 @@ pub(crate) struct Metrics {
     pub limit_keys: IntGauge,
     /// How old the engine's word on the promos is.
     pub promos_age_ms: IntGauge,
+}
+
+/// The series of a route and an outcome.
+#[derive(Clone)]
+struct Met {
+    route: &'static str,
+    outcome: &'static str,
+    answers: IntCounter,
+    durations: Histogram,
 }
 
 impl Metrics {
@@ -79,6 +95,12 @@ impl Metrics {
             "Connections that were closed at once, for there were too many.",
         )?;
         registry.register(Box::new(connections_refused.clone()))?;
+        let item_lookups = counters(
+            "floodgate_edge_item_lookups_total",
+            "Item details looked up: `fresh`, `stale` (served while a refresh is due), `outdated` \
+             (fetched again first) or `miss`.",
+            &["outcome"],
+        )?;
         Ok(Self {
             answers: counters(
                 "floodgate_edge_answers_total",
@@ -87,6 +109,7 @@ impl Metrics {
                 &["route", "outcome"],
             )?,
             durations,
+            met: ArcSwap::default(),
             in_flight: gauge(
                 "floodgate_edge_requests_in_flight",
                 "Requests being worked on.",
@@ -109,12 +132,8 @@ impl Metrics {
                 "floodgate_edge_upstream_in_flight",
                 "Requests in flight to the order server.",
             )?,
-            item_lookups: counters(
-                "floodgate_edge_item_lookups_total",
-                "Item details looked up: `fresh`, `stale` (served while a refresh is due), `outdated` \
-                 (fetched again first) or `miss`.",
-                &["outcome"],
-            )?,
+            item_lookups_fresh: item_lookups.with_label_values(&["fresh"]),
+            item_lookups,
             item_refreshes: counters(
                 "floodgate_edge_item_refreshes_total",
                 "Item details asked of an order server.",
@@ -159,11 +178,31 @@ impl Metrics {
     }
 
     /// An answer was sent.
-    pub fn answer(&self, route: &str, outcome: &str, duration_s: f64) {
-        self.answers.with_label_values(&[route, outcome]).inc();
-        self.durations
-            .with_label_values(&[route])
-            .observe(duration_s);
+    pub fn answer(&self, route: &'static str, outcome: &'static str, duration_s: f64) {
+        let met = self.met.load();
+        let is_it = |met: &&Met| met.route == route && met.outcome == outcome;
+        match met.iter().find(is_it) {
+            Some(met) => met.count(duration_s),
+            None => self.meet(route, outcome).count(duration_s),
+        }
+    }
+
+    /// Looks the series up, and remembers where they are.
+    fn meet(&self, route: &'static str, outcome: &'static str) -> Met {
+        let new = Met {
+            route,
+            outcome,
+            answers: self.answers.with_label_values(&[route, outcome]),
+            durations: self.durations.with_label_values(&[route]),
+        };
+        self.met.rcu(|met| {
+            let others = met
+                .iter()
+                .filter(|met| met.route != route || met.outcome != outcome);
+            let all: Vec<Met> = others.chain([&new]).cloned().collect();
+            Arc::new(all)
+        });
+        new
     }
 
     /// A request goes to an order server.
@@ -221,5 +260,12 @@ impl Metrics {
             tracing::error!(%error, "the metrics cannot be written");
         }
         text
+    }
+}
+
+impl Met {
+    fn count(&self, duration_s: f64) {
+        self.answers.inc();
+        self.durations.observe(duration_s);
     }
 }

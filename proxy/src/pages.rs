@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG, HeaderMap,
-    IF_NONE_MATCH, REFERRER_POLICY, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH,
+    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY,
 };
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use lua_free_rules::refusal::Refusal;
 use sha2::{Digest as _, Sha256};
 
 use crate::answer::Answer;
 use crate::error::ProxyError;
+use crate::request::Header;
 
 /// The page at `/`.
 const START: &str = "listItem.html";
@@ -26,8 +27,16 @@ const DEPTH_MAX: usize = 8;
 const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'self'; img-src 'self' data:; frame-ancestors 'none'");
 
-/// All pages, by their path below the folder.
-pub(crate) struct Pages(HashMap<String, Page>);
+/// One year: browsers that came by https once come by nothing else.
+const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// All pages.
+pub(crate) struct Pages {
+    /// By their path below the folder.
+    by_name: HashMap<String, Page>,
+    /// The answer where there is none.
+    missing: Answer,
+}
 
 struct Page {
     /// Identity first; then the encodings that are smaller, the smallest first.
@@ -43,32 +52,41 @@ struct Form {
 }
 
 impl Pages {
-    /// Reads every file below `folder`, those hidden left out.
+    /// Reads every file below `folder`, those hidden left out. With `https_only`, browsers are told to
+    /// come by https from then on.
     ///
     /// # Errors
     /// If the folder or a file in it cannot be read.
-    pub fn load(folder: &Path) -> Result<Self, ProxyError> {
-        let mut pages = HashMap::new();
-        read_folder(folder, "", 0, &mut pages)
+    pub fn load(folder: &Path, https_only: bool) -> Result<Self, ProxyError> {
+        let mut by_name = HashMap::new();
+        read_folder(folder, "", 0, &mut by_name)
             .map_err(|(path, source)| ProxyError::Pages { path, source })?;
-        Ok(Self(pages))
+        let mut missing = Answer::refusal(&Refusal::NotFound);
+        if https_only {
+            let forms = by_name.values_mut().flat_map(|page| &mut page.forms);
+            let answers = forms.flat_map(|form| [&mut form.whole, &mut form.unchanged]);
+            for answer in answers.chain([&mut missing]) {
+                *answer = answer.clone().with(STRICT_TRANSPORT_SECURITY, HTTPS_ONLY);
+            }
+        }
+        Ok(Self { by_name, missing })
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_name.len()
     }
 
     /// The page of a path, in the encoding that the request accepts and unless the client has it.
-    pub fn answer(&self, path: &str, headers: &HeaderMap) -> Answer {
+    pub fn answer(&self, path: &str, header: Header<'_>) -> Answer {
         let name = if path == "/" {
             Some(START)
         } else {
             path.strip_prefix(PREFIX)
         };
-        match name.and_then(|name| self.0.get(name)) {
-            Some(page) => page.answer(headers),
-            None => Answer::refusal(&Refusal::NotFound),
+        match name.and_then(|name| self.by_name.get(name)) {
+            Some(page) => page.answer(header).clone(),
+            None => self.missing.clone(),
         }
     }
 }
@@ -97,17 +115,17 @@ impl Page {
         Self { forms }
     }
 
-    fn answer(&self, headers: &HeaderMap) -> Answer {
+    fn answer(&self, header: Header<'_>) -> &Answer {
         let form = self
             .forms
             .iter()
             .skip(1)
-            .find(|form| accepts(headers, form.coding))
+            .find(|form| accepts(header, form.coding))
             .unwrap_or(&self.forms[0]); // the identity form is always there
-        if is_held(headers, &form.tag) {
-            form.unchanged.clone()
+        if is_held(header, &form.tag) {
+            &form.unchanged
         } else {
-            form.whole.clone()
+            &form.whole
         }
     }
 }
@@ -134,12 +152,7 @@ impl Form {
         if let Ok(value) = HeaderValue::try_from(&tag) {
             whole = whole.with(ETAG, value);
         }
-        let mut unchanged = whole.clone();
-        unchanged.status = StatusCode::NOT_MODIFIED;
-        unchanged.body = Bytes::new();
-        unchanged
-            .headers
-            .retain(|(name, _)| *name != http::header::CONTENT_TYPE);
+        let unchanged = whole.unchanged();
         if coding != "identity" {
             whole = whole.with(CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
@@ -220,8 +233,8 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 /// Whether the request accepts the coding, by name and with a weight above zero.
-fn accepts(headers: &HeaderMap, coding: &str) -> bool {
-    values(headers, &ACCEPT_ENCODING).any(|offer| {
+fn accepts(header: Header<'_>, coding: &str) -> bool {
+    values(header, &ACCEPT_ENCODING).any(|offer| {
         let mut parts = offer.split(';').map(str::trim);
         let named = parts
             .next()
@@ -231,19 +244,14 @@ fn accepts(headers: &HeaderMap, coding: &str) -> bool {
     })
 }
 
-fn is_held(headers: &HeaderMap, tag: &str) -> bool {
-    values(headers, &IF_NONE_MATCH)
+fn is_held(header: Header<'_>, tag: &str) -> bool {
+    values(header, &IF_NONE_MATCH)
         .any(|held| held == "*" || held.strip_prefix("W/").unwrap_or(held) == tag)
 }
 
-fn values<'a>(
-    headers: &'a HeaderMap,
-    name: &http::HeaderName,
-) -> impl Iterator<Item = &'a str> + use<'a> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
+fn values<'a>(header: Header<'a>, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    header
+        .texts(name)
         .flat_map(|value| value.split(','))
         .map(str::trim)
 }
@@ -251,6 +259,7 @@ fn values<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     fn header(name: http::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
@@ -267,7 +276,7 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(
-                accepts(&header(ACCEPT_ENCODING, value), "br"),
+                accepts(Header::from(&header(ACCEPT_ENCODING, value)), "br"),
                 accepted,
                 "{value}"
             );
@@ -277,20 +286,22 @@ mod tests {
     #[test]
     fn a_held_page_is_not_sent_again() {
         let page = Page::new("a.html", b"<p>".repeat(1_000));
-        let whole = page.answer(&HeaderMap::new());
+        let answer = |map: &HeaderMap| page.answer(Header::from(map)).clone();
+        let whole = answer(&HeaderMap::new());
         let tag = whole
-            .headers
+            .fields
+            .list
             .iter()
             .find(|(name, _)| *name == ETAG)
             .unwrap()
             .1
             .clone();
-        let again = page.answer(&HeaderMap::from_iter([(IF_NONE_MATCH, tag)]));
+        let again = answer(&HeaderMap::from_iter([(IF_NONE_MATCH, tag)]));
         assert_eq!(again.status, StatusCode::NOT_MODIFIED);
         assert!(again.body.is_empty());
-        let zipped = page.answer(&header(ACCEPT_ENCODING, "gzip, br"));
+        let zipped = answer(&header(ACCEPT_ENCODING, "gzip, br"));
         assert!(zipped.body.len() < whole.body.len());
-        let other = page.answer(&header(IF_NONE_MATCH, "W/\"else\""));
+        let other = answer(&header(IF_NONE_MATCH, "W/\"else\""));
         assert_eq!(other.status, StatusCode::OK);
     }
 }

@@ -23,6 +23,8 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub promos: Vec<Snapshot>,
+    /// Counts what was heard: the same number, the same promos.
+    pub number: u64,
     /// When they were asked for; `None` if the engine was never heard. The wall clock may be set at any
     /// moment: it does not say how old they are.
     pub at: Option<Instant>,
@@ -96,8 +98,14 @@ impl Promos {
     fn hear(&self, mut promos: Vec<Snapshot>, at: Instant) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         ahead.retain(|_, sold| promos.iter_mut().any(|promo| sold.apply(promo)));
-        let at = Some(at);
-        self.heard.store(Arc::new(Heard { promos, at }));
+        self.store(promos, Some(at));
+    }
+
+    /// Only with `ahead` held.
+    fn store(&self, promos: Vec<Snapshot>, at: Option<Instant>) {
+        let number = self.heard.load().number + 1;
+        let heard = Heard { promos, number, at };
+        self.heard.store(Arc::new(heard));
     }
 
     /// Asks the engine again as soon as may be.
@@ -124,10 +132,7 @@ impl Promos {
             sold.apply(promo);
         }
         ahead.insert(sold.promo, sold);
-        self.heard.store(Arc::new(Heard {
-            promos,
-            at: heard.at,
-        }));
+        self.store(promos, heard.at);
     }
 }
 

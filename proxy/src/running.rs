@@ -10,6 +10,7 @@ use engine::{Clock, SharedEngine, SystemClock};
 use lua_free_rules::config;
 use lua_free_rules::keys::KeyRing;
 use lua_free_rules::units::Millis;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
@@ -23,6 +24,7 @@ use crate::connections::{Connections, Counted};
 use crate::drain::InFlight;
 use crate::edge::Edge;
 use crate::error::ProxyError;
+use crate::fast_path::FastPath;
 use crate::front::Front;
 use crate::item_cache::{ItemCache, Source};
 use crate::limits::Limits;
@@ -32,6 +34,9 @@ use crate::puzzles::{self, Pool};
 use crate::service::Service;
 use crate::upstreams::Upstreams;
 use crate::{admin, forward, signals, tls};
+
+/// What Pingora collects before it writes: the header of an order server's answer travels with its body.
+const WRITTEN_AT_ONCE: usize = 4 << 10;
 
 /// What the edge needs to start.
 pub struct Settings {
@@ -113,10 +118,12 @@ pub async fn start_with_clock(
 
     let in_flight = edge.in_flight.clone();
     let mut listening = listening(edge);
-    match tls {
-        Some(tls) => listening.add_tls_with_settings(&listen.to_string(), None, tls),
-        None => listening.add_tcp(&listen.to_string()),
-    }
+    let endpoint = ListenerConfig::tcp(listen.to_string());
+    listening.add_listener(match tls {
+        Some(tls) => endpoint.tls(tls),
+        // Whoever reads has a buffer of his own.
+        None => endpoint.l4_buffer(L4BufferSettings::new(0, WRITTEN_AT_ONCE)),
+    });
     // Pingora finds the bound socket under its address.
     let mut fds = Fds::new();
     fds.add(listen.to_string(), listener.into_raw_fd());
@@ -198,7 +205,7 @@ pub(crate) fn build(
         clock,
         items: Arc::new(ItemCache::new(&config.item_cache, source)),
         limits: Limits::new(config.rates.keys_max),
-        pages: Pages::load(&settings.pages)?,
+        pages: Pages::load(&settings.pages, config.tls.is_some())?,
         images: Arc::new(Pool::new(size, metrics.images_ready.clone(), images)),
         proofs: Arc::new(Pool::new(size, metrics.proofs_ready.clone(), proofs)),
         upstreams,
@@ -217,7 +224,7 @@ fn client(config: &config::Edge) -> Result<reqwest::Client, ProxyError> {
     Ok(client.build()?)
 }
 
-fn listening(edge: Arc<Edge>) -> Listening<Counted<Front>> {
+fn listening(edge: Arc<Edge>) -> Listening<Counted<FastPath>> {
     let conf = ServerConf {
         max_retries: forward::ATTEMPTS_MAX,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -230,7 +237,7 @@ fn listening(edge: Arc<Edge>) -> Listening<Counted<Front>> {
         edge.metrics.connections.clone(),
         edge.metrics.connections_refused.clone(),
     );
-    let proxy = http_proxy(&Arc::new(conf), Service(edge));
-    let front = Counted::new(Front::new(proxy, &limits), connections);
-    Listening::new("edge".to_owned(), front)
+    let proxy = http_proxy(&Arc::new(conf), Service(edge.clone()));
+    let fast_path = FastPath::new(edge, Front::new(proxy, &limits));
+    Listening::new("edge".to_owned(), Counted::new(fast_path, connections))
 }

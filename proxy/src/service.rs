@@ -1,21 +1,27 @@
 //! The edge as a Pingora proxy: a table of contents, one method for each phase, in the order in which a
 //! request meets them.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Method;
+use lua_free_rules::refusal::Refusal;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, Result};
 
+use crate::access_log::{self, Sent};
 use crate::answer::{self, Answer};
-use crate::call::Call;
+use crate::body::{self, Fault};
+use crate::call::{self, Call, GONE};
 use crate::edge::Edge;
 use crate::gate::{self, Decision};
-use crate::{access_log, body, deadline, forward};
+use crate::request::Request;
+use crate::routes::{self, Route};
+use crate::{client, deadline, forward};
 
 /// The service.
 pub(crate) struct Service(pub Arc<Edge>);
@@ -24,10 +30,10 @@ pub(crate) struct Service(pub Arc<Edge>);
 impl ProxyHttp for Service {
     type CTX = Call;
 
-    /// The header has arrived: the request counts as in flight.
+    /// The header has arrived: the request counts as in flight, if it does not already.
     fn new_ctx(&self) -> Call {
         deadline::header_arrived();
-        Call::new(self.0.in_flight.enter())
+        call::handed_over().unwrap_or_else(|| Call::new(self.0.in_flight.enter()))
     }
 
     /// Nothing to filter: answers are compressed in advance.
@@ -110,7 +116,7 @@ impl ProxyHttp for Service {
 
     /// The end of every request.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, call: &mut Call) {
-        access_log::record(&self.0, session, error, call);
+        self.note(session, error, call);
     }
 
     /// `logging` tells each failure once.
@@ -130,34 +136,78 @@ impl ProxyHttp for Service {
     }
 }
 
-/// The outcome of a request whose client went away.
-const GONE: &str = "gone";
 /// The outcome of a request whose answer an order server broke off.
 const BROKEN_OFF: &str = "broken_off";
 
 impl Service {
     async fn gate(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
-        let arrived = gate::arrive(&self.0, session);
-        call.client = arrived.client;
-        let decision = match arrived.route {
-            Ok(route) => {
-                (call.route, call.kind) = (route.name, Some(route.kind));
-                gate::decide(&self.0, session, route, call.client).await?
-            }
-            Err(answer) => Decision::Answer(answer),
-        };
-        match decision {
+        let answer = match self.decide(session, call).await? {
             Decision::Forward => {
                 // A client may end its side after a whole POST and still read the answer.
                 let may_half_close = session.req_header().method == Method::POST;
                 session.set_abort_on_close(!may_half_close);
-                Ok(false)
+                return Ok(false);
             }
-            Decision::Answer(answer) => {
-                self.send(session, call, &answer).await?;
-                Ok(true)
-            }
+            Decision::Answer(answer) => answer,
+            Decision::Ask(errand) => errand.run(&self.0).await,
+        };
+        self.send(session, call, &answer).await?;
+        Ok(true)
+    }
+
+    /// Bodies are read before the gate is asked: they are short, and a connection can only serve on
+    /// after them.
+    async fn decide(&self, session: &mut Session, call: &mut Call) -> Result<Decision> {
+        let route = match self.arrive(session, call) {
+            Ok(route) => route,
+            Err(answer) => return Ok(Decision::Answer(answer)),
+        };
+        let limits = &self.0.config.limits;
+        let within = limits.read_timeout.duration();
+        let body = match body::read(session, limits.body_max.0, within).await {
+            Ok(body) => body,
+            Err(Fault::Refused(refusal)) => return Ok(Decision::refuse(&refusal)),
+            Err(Fault::Gone(error)) => return Err(error.into_down()),
+        };
+        if call.passed {
+            return Ok(Decision::Forward);
         }
+        let request = Request::of(session.req_header());
+        Ok(gate::decide(
+            &self.0,
+            &request,
+            body.bytes(),
+            route,
+            call.client,
+        ))
+    }
+
+    /// The route. What the fast path has let pass is not counted again, but it must be the same here.
+    fn arrive(&self, session: &Session, call: &mut Call) -> Result<&'static Route, Answer> {
+        let request = Request::of(session.req_header());
+        if !call.passed {
+            let digest = session.digest();
+            let socket = digest.and_then(|digest| digest.socket_digest.as_deref());
+            return call.arrive(gate::arrive(&self.0, &request, client::peer(socket)));
+        }
+        let route = routes::find(request.method, request.path).ok();
+        route
+            .filter(|route| route.name == call.route)
+            .ok_or_else(|| {
+                tracing::error!(route = call.route, "a request was read in two ways");
+                Answer::refusal(&Refusal::Unexpected)
+            })
+    }
+
+    fn note(&self, session: &Session, error: Option<&Error>, call: &Call) {
+        let answer = session.response_written();
+        let sent = Sent {
+            status: answer.map_or(0, |answer| answer.status.as_u16()),
+            body_bytes: session.body_bytes_sent(),
+        };
+        let error = error.map(|error| error as &dyn Display);
+        let method = &session.req_header().method;
+        access_log::record(&self.0, call, method, &sent, error);
     }
 
     async fn take_place(&self, session: &mut Session, call: &mut Call) -> Result<bool> {
@@ -165,7 +215,7 @@ impl Service {
         if call.lease.is_some() {
             return Ok(true);
         }
-        let answer = Answer::refusal(&lua_free_rules::refusal::Refusal::Overloaded);
+        let answer = Answer::refusal(&Refusal::Overloaded);
         self.send(session, call, &answer).await?;
         Ok(false)
     }

@@ -1,39 +1,73 @@
 //! What buyers look at, from memory: items, the list of items, the state of a promo.
 
+use std::sync::Arc;
+
 use lua_free_rules::fields::Fields;
 use lua_free_rules::item::{ItemAnswer, PromoState};
+use lua_free_rules::promo::Snapshot;
 use lua_free_rules::refusal::Refusal;
-use lua_free_rules::units::{ItemId, PromoId};
+use lua_free_rules::units::{ItemId, PromoId, Timestamp};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Lasting};
 use crate::edge::Edge;
-use crate::item_cache::Key;
+use crate::item_cache::{Kept, Key};
 
-/// `GET /item/get?id=`.
-pub(crate) async fn item(edge: &Edge, query: Option<&str>) -> Result<Answer, Refusal> {
-    let id = ItemId(Fields::from_query(query)?.id("id")?);
-    let kept = edge.items.get(Key::Item(id)).await?;
-    let item = kept.items.first().ok_or(Refusal::NotFound)?;
-    let heard = edge.promos.heard();
-    Ok(Answer::success(&item.answer(&heard.promos, edge.now())))
+/// What `GET /item/get?id=` asks for.
+pub(crate) fn item(query: Option<&str>) -> Result<Key, Refusal> {
+    Ok(Key::Item(ItemId(Fields::id_in_query(query, "id")?)))
 }
 
-/// `GET /item/list`.
-pub(crate) async fn list(edge: &Edge) -> Result<Answer, Refusal> {
-    let kept = edge.items.get(Key::List).await?;
-    let (heard, now) = (edge.promos.heard(), edge.now());
-    let items: Vec<ItemAnswer<'_>> = kept
-        .items
-        .iter()
-        .map(|item| item.answer(&heard.promos, now))
-        .collect();
-    Ok(Answer::success(&items))
+/// The item, or the list of items, if that needs no waiting.
+pub(crate) fn at_hand(edge: &Edge, key: Key) -> Option<Result<Answer, Refusal>> {
+    let kept = edge.items.at_hand(key)?;
+    Some(tell(edge, key, &kept))
+}
+
+/// The item, or the list of items.
+pub(crate) async fn fetch(edge: &Edge, key: Key) -> Result<Answer, Refusal> {
+    let kept = edge.items.get(key).await?;
+    tell(edge, key, &kept)
 }
 
 /// `GET /promo/state?id=`.
 pub(crate) fn promo_state(edge: &Edge, query: Option<&str>) -> Result<Answer, Refusal> {
-    let id = PromoId(Fields::from_query(query)?.id("id")?);
+    let id = PromoId(Fields::id_in_query(query, "id")?);
     let heard = edge.promos.heard();
     let promo = heard.find(id).ok_or(Refusal::NotFound)?;
     Ok(Answer::success(&PromoState::at(promo, edge.now())))
+}
+
+/// What was said of an entry before, if it is still right; else what there is to say now.
+fn tell(edge: &Edge, key: Key, kept: &Kept) -> Result<Answer, Refusal> {
+    let (heard, now) = (edge.promos.heard(), edge.now());
+    if let Some(said) = &*kept.said.load()
+        && said.of == heard.number
+        && said.during.contains(&now)
+    {
+        return Ok(said.answer.clone());
+    }
+    let mut items = kept
+        .items
+        .iter()
+        .map(|item| item.answer(&heard.promos, now));
+    let answer = match key {
+        Key::Item(_) => Answer::success(&items.next().ok_or(Refusal::NotFound)?),
+        Key::List => Answer::success(&items.collect::<Vec<ItemAnswer<'_>>>()),
+    };
+    let said = Lasting {
+        answer: answer.clone(),
+        of: heard.number,
+        during: now..next_change(&heard.promos, now),
+    };
+    kept.said.store(Some(Arc::new(said)));
+    Ok(answer)
+}
+
+/// When a promo starts or ends next.
+fn next_change(promos: &[Snapshot], now: Timestamp) -> Timestamp {
+    let moments = promos
+        .iter()
+        .flat_map(|promo| [promo.terms.starts_at, promo.terms.ends_at]);
+    let next = moments.filter(|moment| *moment > now).min();
+    next.unwrap_or(Timestamp(i64::MAX))
 }

@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use engine::{EngineError, Entry};
 use http::header::CONTENT_TYPE;
-use http::request::Parts;
 use lua_free_rules::admission::{self, TokenDecision, TokenFacts};
-use lua_free_rules::challenge::{ENVELOPE_BYTES_MAX, Kind, Verdict as Judged, judge};
+use lua_free_rules::challenge::{Attempt, ENVELOPE_BYTES_MAX, Kind, Verdict as Judged, judge};
 use lua_free_rules::fields::Fields;
 use lua_free_rules::limit::Verdict;
 use lua_free_rules::promo::Snapshot;
@@ -19,9 +17,10 @@ use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::challenges::draw_nonce;
-use crate::client::{challenge_cookie, text_of};
+use crate::client::challenge_cookie;
 use crate::edge::Edge;
 use crate::puzzles::key_in_payload;
+use crate::request::Request;
 
 /// The longest answer that is read: an ALTCHA widget submits its whole payload.
 const ANSWER_BYTES_MAX: usize = 4_096;
@@ -34,19 +33,28 @@ struct Issued {
     expires_at: Timestamp,
 }
 
-/// Answers a request for an access token.
+/// What the engine is asked for.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// To spend the attempt; then this is the answer.
+    Spend(PromoId, Attempt, Refusal),
+    /// For a place behind the door, for that attempt.
+    Enter(PromoId, SignedIn, Option<Attempt>),
+}
+
+/// Whether a request for an access token goes to the engine, and with what.
 ///
 /// # Errors
 /// The first refusal that applies.
-pub(crate) async fn issue(
+pub(crate) fn consider(
     edge: &Edge,
-    request: &Parts,
-    body: &Bytes,
+    request: &Request<'_>,
+    body: &[u8],
     session: Option<SignedIn>,
     rate: Verdict,
-) -> Result<Answer, Refusal> {
+) -> Result<Errand, Refusal> {
     session.ok_or(Refusal::NotSignedIn)?;
-    let fields = Fields::from_body(text_of(&request.headers, &CONTENT_TYPE), body)?;
+    let fields = Fields::from_body(request.header.text(&CONTENT_TYPE), body)?;
     let promo = PromoId(fields.id("promoId")?);
     let item = ItemId(fields.id("itemId")?);
     let (session, judged) = {
@@ -69,19 +77,34 @@ pub(crate) async fn issue(
     match admission::on_answer(judged) {
         TokenDecision::Refuse(refusal) => Err(refusal),
         TokenDecision::SpendAndRefuse(attempt, refusal) => {
-            within(edge.engine.spend(promo, attempt)).await?;
-            Err(refusal)
+            Ok(Errand::Spend(promo, attempt, refusal))
         }
-        TokenDecision::AskDoor(attempt) => {
-            let entry = Entry {
-                promo,
-                session,
-                attempt,
-                jti: draw_nonce()?,
-            };
-            let access = within(edge.engine.enter(entry)).await?;
-            edge.metrics.token_issued(&promo.to_string());
-            grant(edge, &access)
+        TokenDecision::AskDoor(attempt) => Ok(Errand::Enter(promo, session, attempt)),
+    }
+}
+
+impl Errand {
+    /// Asks the engine, and answers.
+    ///
+    /// # Errors
+    /// What the engine, or the wrong answer, is refused with.
+    pub async fn run(self, edge: &Edge) -> Result<Answer, Refusal> {
+        match self {
+            Self::Spend(promo, attempt, refusal) => {
+                within(edge.engine.spend(promo, attempt)).await?;
+                Err(refusal)
+            }
+            Self::Enter(promo, session, attempt) => {
+                let entry = Entry {
+                    promo,
+                    session,
+                    attempt,
+                    jti: draw_nonce()?,
+                };
+                let access = within(edge.engine.enter(entry)).await?;
+                edge.metrics.token_issued(&promo.to_string());
+                grant(edge, &access)
+            }
         }
     }
 }
@@ -91,7 +114,7 @@ fn judge_answer(
     edge: &Edge,
     promo: &Snapshot,
     fields: &Fields,
-    request: &Parts,
+    request: &Request<'_>,
     session: SignedIn,
 ) -> Result<Option<Judged>, Refusal> {
     let offered = &promo.terms.challenges;
@@ -100,7 +123,7 @@ fn judge_answer(
     }
     let envelope = match fields.optional_text("challenge", ENVELOPE_BYTES_MAX)? {
         Some(envelope) => envelope.to_owned(),
-        None => challenge_cookie(&request.headers)
+        None => challenge_cookie(request.header)
             .ok_or_else(|| Refusal::BadParameter("`challenge` is missing".to_owned()))?,
     };
     let answer = fields.text("answer", ANSWER_BYTES_MAX)?;
@@ -148,42 +171,23 @@ async fn within<T>(step: impl Future<Output = engine::Result<T>>) -> Result<T, R
 mod tests {
     use std::sync::Arc;
 
+    use bytes::Bytes;
     use engine::Publish;
-    use engine::clock::ManualClock;
-    use engine::embedded::{Embedded, Options};
-    use http::Request;
-    use lua_free_rules::config;
-    use lua_free_rules::keys::{Key, KeyRing};
+    use http::request::Parts;
     use lua_free_rules::limit::Arrival;
-    use lua_free_rules::units::{BuyerId, Millis, Nonce};
+    use lua_free_rules::units::{BuyerId, Nonce};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::challenges;
+    use crate::edge::tests::edge;
     use crate::promos::tests::snapshot;
     use crate::puzzles::{Image, Pool};
-    use crate::running::{Settings, build};
 
     const PASS: Verdict = Verdict::Pass(Arrival(0));
 
-    fn edge(folder: &std::path::Path) -> Edge {
-        let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
-        let file = folder.join("engine.db");
-        let engine = Embedded::open(&file, clock.clone(), Options::default()).unwrap();
-        let pages = folder.join("html");
-        std::fs::create_dir(&pages).unwrap();
-        let address = ([127, 0, 0, 1], 0).into();
-        let settings = Settings {
-            edge: config::Edge::default(),
-            listen: address,
-            admin: address,
-            upstreams: Vec::new(),
-            pages,
-            keys: KeyRing::new(vec![Key::new("k", &[1; 32]).unwrap()], "k").unwrap(),
-            operator_token: String::new(),
-            resubmit_for: Millis::seconds(600),
-        };
-        let mut edge = build(settings, Arc::new(engine), clock).unwrap();
+    fn edge_with_picture(folder: &std::path::Path) -> Edge {
+        let mut edge = edge(folder);
         let gauge = edge.metrics.images_ready.clone();
         edge.images = Arc::new(Pool::new(0, gauge, || {
             Some(Image {
@@ -195,7 +199,7 @@ mod tests {
     }
 
     fn request() -> Parts {
-        let request = Request::post("/").header(CONTENT_TYPE, "application/json");
+        let request = http::Request::post("/").header(CONTENT_TYPE, "application/json");
         request.body(()).unwrap().into_parts().0
     }
 
@@ -206,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn the_code_in_the_picture_opens_the_door_once() {
         let files = tempfile::tempdir().unwrap();
-        let edge = edge(files.path());
+        let (edge, plain) = (edge_with_picture(files.path()), request());
         let mut terms = snapshot().terms;
         terms.challenges = vec![Kind::Image];
         let publish = Publish {
@@ -224,20 +228,26 @@ mod tests {
         };
         let ask = async |session, answer: &str| {
             let body = Bytes::from_static(br#"{"promoId":7}"#);
-            let issued = challenges::issue(&edge, &request(), &body, Some(session), PASS).await;
+            let plain = Request::from(&plain);
+            let errand = challenges::consider(&edge, &plain, &body, Some(session), PASS);
+            let issued = errand.unwrap().run(&edge).await;
             let challenge = json_of(issued.unwrap())["challenge"].clone();
             let body = json!({"promoId": 7, "itemId": 3, "challenge": challenge, "answer": answer});
             Bytes::from(body.to_string())
         };
+        let answer = async |session, body: &Bytes| {
+            let errand = consider(&edge, &Request::from(&plain), body, Some(session), PASS);
+            errand?.run(&edge).await
+        };
         edge.engine.sign_in(buyer(1)).await.unwrap();
         let body = ask(buyer(1), " AB3D5 ").await;
-        let granted = issue(&edge, &request(), &body, Some(buyer(1)), PASS).await;
+        let granted = answer(buyer(1), &body).await;
         assert!(json_of(granted.unwrap())["token"].is_string());
         edge.engine.sign_in(buyer(2)).await.unwrap();
-        let stolen = issue(&edge, &request(), &body, Some(buyer(2)), PASS).await;
+        let stolen = answer(buyer(2), &body).await;
         assert_eq!(stolen.unwrap_err(), Refusal::ChallengeFailed);
         let wrong = ask(buyer(2), "aB3d6").await;
-        let refused = issue(&edge, &request(), &wrong, Some(buyer(2)), PASS).await;
+        let refused = answer(buyer(2), &wrong).await;
         assert_eq!(refused.unwrap_err(), Refusal::ChallengeFailed);
     }
 }

@@ -32,6 +32,9 @@ pub struct Edge {
     pub pages: String,
     /// Threads that serve; 0 for one per core.
     pub threads: usize,
+    /// Whether the edge's own answers go straight to the connection. Without it every request takes
+    /// Pingora's way, with the same answers.
+    pub fast_path: bool,
     /// Limits on one request.
     pub limits: RequestLimits,
     /// Limits on how often.
@@ -53,6 +56,7 @@ impl Default for Edge {
             tls: None,
             pages: "../html".to_owned(),
             threads: 0,
+            fast_path: true,
             limits: RequestLimits::default(),
             rates: Rates::default(),
             item_cache: ItemCache::default(),
@@ -81,6 +85,9 @@ impl Edge {
             tls: table.table("tls", Tls::read).flatten(),
             pages: path(table, "pages").unwrap_or(default.pages),
             threads: table.number("threads", default.threads, 0..=1_024),
+            fast_path: table
+                .get::<bool>("fast_path")
+                .map_or(default.fast_path, |found| found.value),
             limits: table.section("limits", RequestLimits::read),
             rates: table.section("rates", Rates::read),
             item_cache: table.section("item_cache", ItemCache::read),

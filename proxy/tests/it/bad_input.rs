@@ -6,7 +6,7 @@ use lua_free_rules::config::Size;
 use lua_free_rules::units::Millis;
 use serde_json::json;
 
-use crate::harness::{ITEM, PROMO, Plan, cookie, refusal, session};
+use crate::harness::{ITEM, PROMO, Plan, cookie, refusal, session, until};
 use crate::peer::Peer;
 use crate::wire::Wire;
 
@@ -202,6 +202,29 @@ async fn slow_clients_are_let_go() {
     assert_eq!(idle.ask("GET /").await.status, 200);
     assert!(idle.reply(false).await.is_none());
     assert_eq!(peer.seen().len(), 0);
+}
+
+/// Answers pile up until nothing more can be written; that has a limit in time.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_let_go() {
+    for fast_path in [true, false] {
+        let mut plan = Plan::new(&[]);
+        plan.edge.limits.read_timeout = Millis::new(100);
+        plan.edge.fast_path = fast_path;
+        let shop = plan.start().await;
+        let mut wire = Wire::connect(shop.edge.listen).await;
+        while wire
+            .try_send("GET / HTTP/1.1\r\nHost: shop\r\n\r\n".repeat(100))
+            .await
+        {}
+        let gone = "{outcome=\"gone\",route=\"page\"} 1";
+        until(async || {
+            let metrics = shop.metrics().await;
+            // Pingora does not read on while more than one request is there.
+            metrics.contains("_requests_in_flight 0") && metrics.contains(gone) == fast_path
+        })
+        .await;
+    }
 }
 
 /// One byte at a time keeps every single wait short; the whole still has a limit.

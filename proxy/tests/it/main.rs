@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
+mod both_ways;
+mod dice;
 mod harness;
 mod items;
 mod limits;
 mod orders;
 mod pages;
 mod peer;
+mod requests;
 mod signals;
 mod stopping;
 mod tls;

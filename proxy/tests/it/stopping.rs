@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::harness::{Plan, access, keys};
+use crate::harness::{Plan, access, keys, until};
 use crate::peer::{Mode, Peer};
 use crate::wire::Wire;
 
@@ -39,6 +39,31 @@ async fn a_request_in_flight_is_finished_and_idle_connections_are_closed() {
     assert_eq!(order.await.unwrap().unwrap().status(), StatusCode::OK);
     stopping.await.unwrap();
     assert!(tokio::net::TcpStream::connect(listen).await.is_err());
+}
+
+/// What the edge answers by itself may have to be waited for, too.
+#[tokio::test]
+async fn an_answer_that_is_waited_for_is_the_last_on_its_connection() {
+    for fast_path in [true, false] {
+        let peer = Peer::start().await;
+        let mut plan = Plan::new(&[&peer]);
+        plan.edge.fast_path = fast_path;
+        let shop = plan.start().await;
+        peer.set(Mode::Hold);
+        let mut wire = Wire::connect(shop.edge.listen).await;
+        wire.send("GET /item/get?id=3 HTTP/1.1\r\nHost: shop\r\n\r\n")
+            .await;
+        peer.arrived().await;
+        let listen = shop.edge.listen;
+        let stopping = tokio::spawn(shop.edge.stop(GRACE));
+        // That stopping has begun shows at the listener.
+        until(async || tokio::net::TcpStream::connect(listen).await.is_err()).await;
+        peer.release(1);
+        let answer = wire.reply(false).await.unwrap();
+        assert_eq!(answer.status, 200);
+        assert!(wire.reply(false).await.is_none());
+        stopping.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -99,6 +99,53 @@ async fn tls_speaks_both_versions_and_marks_cookies_secure() {
     assert!(cookie.ends_with("; Secure"), "{cookie}");
 }
 
+/// HTTP/1.1 on TLS takes the fast path, HTTP/2 does not.
+#[tokio::test]
+async fn both_versions_are_answered_alike() {
+    let files = tempfile::tempdir().unwrap();
+    let peer = Peer::start().await;
+    let mut plan = Plan::new(&[&peer]);
+    plan.edge.tls = Some(certificate(files.path(), "a"));
+    let shop = plan.start().await;
+    let mut asked: Vec<Asked> = [
+        "/",
+        "/resources/none.html",
+        "/item/get?id=3",
+        "/item/list",
+        "/item/get?id=x",
+        "/promo/state?id=7",
+        "/nothing",
+        "/order/create",
+        "/order/get?id=7-1-1",
+        "/admin/x",
+    ]
+    .map(Asked::get)
+    .into();
+    for path in ["/order/generatetoken", "/order/create", "/order/pay", "/"] {
+        asked.push(Asked {
+            method: "POST",
+            path,
+            body: json!({"itemId": ITEM, "promoId": 9, "token": "none"}).to_string(),
+        });
+    }
+    for asked in asked {
+        let mut answers = Vec::new();
+        for alpn in [ALPN::H2, ALPN::H1] {
+            let (_, answer) = asked.of(&shop, alpn).await;
+            let fields = answer.headers.iter().map(|(name, value)| {
+                let value = String::from_utf8_lossy(value.as_bytes());
+                format!("{name}: {value}")
+            });
+            let mut fields: Vec<String> = fields
+                .filter(|field| !field.starts_with("date:") && !field.starts_with("connection:"))
+                .collect();
+            fields.sort();
+            answers.push((answer.status, fields));
+        }
+        assert_eq!(answers[0], answers[1], "{} {}", asked.method, asked.path);
+    }
+}
+
 #[tokio::test]
 async fn an_order_by_http_2_goes_up_whole_and_again_if_it_is_cut_off() {
     let files = tempfile::tempdir().unwrap();

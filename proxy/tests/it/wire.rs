@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-pub struct Wire(TcpStream);
+/// A connection, and what came on it beyond the last answer.
+pub struct Wire(TcpStream, Vec<u8>);
 
 #[derive(Debug)]
 pub struct Reply {
@@ -31,7 +32,10 @@ impl Reply {
 
 impl Wire {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self(TcpStream::connect(address).await.unwrap())
+        let stream = TcpStream::connect(address).await.unwrap();
+        // What is sent in pieces is to arrive in pieces, and at once.
+        stream.set_nodelay(true).unwrap();
+        Self(stream, Vec::new())
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -48,6 +52,19 @@ impl Wire {
         self.0.shutdown().await.unwrap();
     }
 
+    pub async fn try_end_sending(&mut self) {
+        // One that is closed has ended already.
+        let _ = self.0.shutdown().await;
+    }
+
+    /// All that comes until the other end closes the connection.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.1);
+        // Whether it was closed or broken off, it has ended.
+        let _ = self.0.read_to_end(&mut bytes).await;
+        bytes
+    }
+
     /// Sends a request without a body and reads the answer.
     pub async fn ask(&mut self, line: &str) -> Reply {
         self.send(format!("{line} HTTP/1.1\r\nHost: shop\r\n\r\n"))
@@ -57,7 +74,7 @@ impl Wire {
 
     /// The next answer; `None` if the connection was closed instead.
     pub async fn reply(&mut self, bodiless: bool) -> Option<Reply> {
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.1);
         let end = loop {
             if let Some(end) = find(&bytes, b"\r\n\r\n") {
                 break end;
@@ -79,6 +96,9 @@ impl Wire {
             if self.0.read_buf(&mut reply.body).await.ok()? == 0 {
                 return None;
             }
+        }
+        if !bodiless {
+            self.1 = reply.body.split_off(length);
         }
         Some(reply)
     }
