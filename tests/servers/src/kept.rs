@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Longest that a server may take to answer after its start; generous, since tests share cores.
 const START_MAX: Duration = Duration::from_secs(120);
+/// Longest that it is waited for a process to stand still.
+const STOP_MAX: Duration = Duration::from_secs(10);
 /// The shell: starts what it is given, tells its process id, and kills it when told so, or when its own
 /// input ends: then its owner is gone, and the folder goes too.
 const KEEPER: &str = r#"log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!
@@ -102,24 +104,46 @@ pub(crate) fn signal(pid: u32, name: &str) {
         .args([name, &pid.to_string()])
         .stderr(Stdio::null())
         .status();
+    if name == "-STOP" {
+        // Threads that run on another core run on for a moment: they could answer in it.
+        let until = Instant::now() + STOP_MAX;
+        while !is_stopped(pid) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Whether none of its threads runs.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    let mut states = threads
+        .flatten()
+        .filter_map(|thread| Some(stat(&thread.path())?.0));
+    states.all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
 }
 
 /// The process ids of a process's children.
 pub(crate) fn children_of(pid: u32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|child| stat(*child).is_some_and(|(_, parent)| parent == pid))
+    pids.filter(|child| stat(&process(*child)).is_some_and(|(_, parent)| parent == pid))
         .collect()
+}
+
+fn process(pid: u32) -> std::path::PathBuf {
+    format!("/proc/{pid}").into()
 }
 
 /// Whether a process runs. What was killed stays in the table until its parent has looked: `Z`.
 pub(crate) fn runs(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != 'Z')
+    stat(&process(pid)).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// A process's state and parent.
-fn stat(pid: u32) -> Option<(char, u32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// State and parent of a process or thread, by its folder in `/proc`.
+fn stat(folder: &Path) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut words = rest.split(' ');
     Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
