@@ -2,6 +2,14 @@
 
 use std::fmt::{self, Write as _};
 
+/// Width of a picture of bars, and the room that one bar takes in height.
+pub const BARS_WIDTH: f64 = 860.0;
+/// From one bar to the next.
+pub const BAR_ROW: f64 = 28.0;
+const BAR: f64 = 22.0;
+const BARS_LEFT: f64 = 250.0;
+const BARS_SPACE: f64 = 330.0;
+
 /// A picture in the making.
 #[derive(Debug)]
 pub struct Svg(String);
@@ -57,6 +65,17 @@ impl Svg {
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\"/>",
             at.0, at.1, size.0, size.1
         ));
+    }
+
+    /// A bar with its name before it and words behind; `share` of the longest one. The first of a group is
+    /// ours, and has a colour of its own.
+    pub fn bar(&mut self, y: f64, name: &str, share: f64, is_ours: bool, words: &str) {
+        let long = (share * BARS_SPACE).max(1.0);
+        let colour = if is_ours { "#0d6e68" } else { "#c9a227" };
+        self.text((BARS_LEFT - 10.0, y + 16.0), Anchor::End, "#444", name);
+        self.block((BARS_LEFT, y), (long, BAR), colour);
+        let behind = (BARS_LEFT + long + 8.0, y + 16.0);
+        self.text(behind, Anchor::Start, "#222", words);
     }
 
     /// A text.

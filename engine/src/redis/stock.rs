@@ -78,7 +78,7 @@ impl Stock for Redis {
     }
 }
 
-/// Answers a batch: sessions first, then one call for each promo.
+/// Answers a batch: sessions first, then a call for all whose tokens are for the same.
 pub(super) async fn reserve_all(
     link: &Link,
     stream_max: u64,

@@ -2,22 +2,15 @@
 
 use super::report::{Report, Table};
 use crate::spread::median;
-use crate::svg::{Anchor, Svg};
+use crate::svg::{Anchor, BAR_ROW, BARS_WIDTH, Svg};
 
-const WIDTH: f64 = 860.0;
-const BAR: f64 = 20.0;
-const ROW: f64 = 26.0;
 const GAP: f64 = 46.0;
-const LEFT: f64 = 250.0;
-const SPACE: f64 = 380.0;
-const OURS: &str = "#0d6e68";
-const OTHER: &str = "#c9a227";
 
 /// The chart as SVG.
 pub fn draw(report: &Report) -> String {
     let rows: usize = report.tables.iter().map(|table| table.rows.len()).sum();
-    let height = 70.0 + ROW * rows as f64 + GAP * report.tables.len() as f64;
-    let mut svg = Svg::new(WIDTH, height);
+    let height = 70.0 + BAR_ROW * rows as f64 + GAP * report.tables.len() as f64;
+    let mut svg = Svg::new(BARS_WIDTH, height);
     svg.title(
         (20.0, 28.0),
         "Processor time of the server for a request, in microseconds: less is better",
@@ -45,16 +38,17 @@ fn compare(svg: &mut Svg, top: f64, table: &Table) -> f64 {
     let times = table.rows.iter().map(|row| median(&row.cpu_us));
     let most = times.fold(0.001, f64::max);
     for (index, row) in table.rows.iter().enumerate() {
-        let (time, y) = (median(&row.cpu_us), top + 10.0 + ROW * index as f64);
-        let long = (time / most * SPACE).max(1.0);
-        let colour = if index == 0 { OURS } else { OTHER };
-        svg.text((LEFT - 10.0, y + 15.0), Anchor::End, "#444", row.peer);
-        svg.block((LEFT, y), (long, BAR), colour);
+        let (time, y) = (median(&row.cpu_us), top + 10.0 + BAR_ROW * index as f64);
         let ratio = row
             .ratio
             .map_or_else(String::new, |ratio| format!(" ({:.2} x)", ratio.median));
-        let words = format!("{time:.2}{ratio}");
-        svg.text((LEFT + long + 8.0, y + 15.0), Anchor::Start, "#222", &words);
+        svg.bar(
+            y,
+            row.peer,
+            time / most,
+            index == 0,
+            &format!("{time:.2}{ratio}"),
+        );
     }
-    top + ROW * table.rows.len() as f64 + GAP
+    top + BAR_ROW * table.rows.len() as f64 + GAP
 }

@@ -2,21 +2,13 @@
 
 use super::report::{Comparison, Report, Way};
 use crate::spread::median;
-use crate::svg::{Anchor, Svg};
-
-const WIDTH: f64 = 860.0;
-const BAR: f64 = 22.0;
-const ROW: f64 = 28.0;
-const LEFT: f64 = 250.0;
-const SPACE: f64 = 330.0;
-const OURS: &str = "#0d6e68";
-const OTHER: &str = "#c9a227";
+use crate::svg::{Anchor, BAR_ROW, BARS_WIDTH, Svg};
 
 /// The chart as SVG.
 pub fn draw(report: &Report) -> String {
     let rows: usize = report.comparisons.iter().map(|each| each.ways.len()).sum();
-    let height = 70.0 + ROW * rows as f64 + 46.0 * report.comparisons.len() as f64;
-    let mut svg = Svg::new(WIDTH, height);
+    let height = 70.0 + BAR_ROW * rows as f64 + 46.0 * report.comparisons.len() as f64;
+    let mut svg = Svg::new(BARS_WIDTH, height);
     svg.title(
         (20.0, 28.0),
         "Orders a second; in brackets, how many times as many Floodgate's way does",
@@ -37,15 +29,10 @@ fn compare(svg: &mut Svg, top: f64, each: &Comparison) -> f64 {
     let rates = each.ways.iter().map(|way| median(&way.rates));
     let most = rates.fold(1.0, f64::max);
     for (row, way) in each.ways.iter().enumerate() {
-        let (rate, y) = (median(&way.rates), top + 10.0 + ROW * row as f64);
-        let long = (rate / most * SPACE).max(1.0);
-        let colour = if row == 0 { OURS } else { OTHER };
-        svg.text((LEFT - 10.0, y + 16.0), Anchor::End, "#444", &way.name);
-        svg.block((LEFT, y), (long, BAR), colour);
-        let words = words(way, rate);
-        svg.text((LEFT + long + 8.0, y + 16.0), Anchor::Start, "#222", &words);
+        let (rate, y) = (median(&way.rates), top + 10.0 + BAR_ROW * row as f64);
+        svg.bar(y, &way.name, rate / most, row == 0, &words(way, rate));
     }
-    top + ROW * each.ways.len() as f64 + 46.0
+    top + BAR_ROW * each.ways.len() as f64 + 46.0
 }
 
 fn words(way: &Way, rate: f64) -> String {
