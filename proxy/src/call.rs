@@ -61,6 +61,13 @@ impl Call {
         (self.route, self.kind) = (route.name, Some(route.kind));
         Ok(route)
     }
+
+    /// Nobody has tried to serve it yet.
+    pub fn begin_again(&mut self) {
+        self.lease = None;
+        self.tried.clear();
+        self.attempts = 0;
+    }
 }
 
 tokio::task_local! {

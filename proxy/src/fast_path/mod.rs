@@ -1,5 +1,5 @@
-//! The fast path: answers what the edge answers by itself straight on the connection, without a session of
-//! Pingora's, and leaves everything else to Pingora.
+//! The fast path: answers what the edge answers by itself straight on the connection, passes orders on, both
+//! without a session of Pingora's, and leaves everything else to Pingora.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `head` | which requests it takes on: those that can be read in one way only |
 //! | `wait` | how long it waits for bytes |
 //! | `wire` | an answer as bytes |
+//! | `pass` | orders that go on to an order server |
 //! | `spare` | buffers between two requests |
 //!
 //! Nothing is decided here. What is answered, what is counted and what is written to the log is the gate's
@@ -15,6 +16,7 @@
 //! back only when Pingora says that nothing of the request is left on it.
 
 mod head;
+mod pass;
 mod spare;
 mod wait;
 mod wire;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use http::Method;
+use lua_free_rules::refusal::Refusal;
 use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
@@ -43,7 +46,10 @@ use crate::client;
 use crate::edge::Edge;
 use crate::front::Front;
 use crate::gate::{self, Decision, Errand};
-use head::Reading;
+use crate::request::Header;
+use crate::routes::Kind;
+use head::{Plain, Reading};
+use pass::{Answered, Links, Outcome};
 use wait::Patience;
 
 /// A header that is longer is left to Pingora, which has the last word on its size.
@@ -55,6 +61,7 @@ const READ_ON_BYTES: usize = 4 << 10;
 pub(crate) struct FastPath {
     edge: Arc<Edge>,
     front: Arc<Front>,
+    links: Arc<Links>,
     enabled: bool,
     /// How long a connection may idle.
     idle_within: Duration,
@@ -67,6 +74,8 @@ enum Step {
     Answer(Begun, Answer),
     /// Answer, once there is what it takes.
     Ask(Begun, Errand),
+    /// Send these bytes to an order server, and answer what it answers.
+    Pass(Begun, Vec<u8>),
     /// Let Pingora serve it. Without a call, nothing of it was decided.
     HandOver(Option<Call>),
 }
@@ -109,8 +118,14 @@ impl FastPath {
             idle_within: limits.idle_timeout.duration(),
             within: limits.read_timeout.duration(),
             front: Arc::new(front),
+            links: Arc::default(),
             edge,
         }
+    }
+
+    /// The connections that it keeps to order servers.
+    pub fn links(&self) -> Arc<Links> {
+        self.links.clone()
     }
 
     /// Serves a connection, one request after the other, until its end.
@@ -126,6 +141,9 @@ impl FastPath {
                 Step::Answer(begun, answer) => self.answer(stream, &mut heard, begun, answer).await,
                 Step::Ask(begun, errand) => {
                     Box::pin(self.ask(stream, &mut heard, begun, errand)).await
+                }
+                Step::Pass(begun, request) => {
+                    Box::pin(self.pass(stream, &mut heard, begun, request, shutdown)).await
                 }
                 Step::HandOver(call) => {
                     Box::pin(self.hand_over(stream, &mut heard, call, shutdown)).await
@@ -196,9 +214,22 @@ impl FastPath {
             Decision::Ask(errand) => Step::Ask(begun(call), errand),
             Decision::Forward => {
                 call.passed = true;
-                Step::HandOver(Some(call))
+                match self.onward(&call, &plain) {
+                    Some(request) => Step::Pass(begun(call), request),
+                    None => Step::HandOver(Some(call)),
+                }
             }
         })
+    }
+
+    /// The request as it goes on to an order server, if it does so from here: the busy ones do.
+    fn onward(&self, call: &Call, plain: &Plain<'_>) -> Option<Vec<u8>> {
+        match plain.request.header {
+            Header::Lines(lines) if call.kind == Some(Kind::Order) => {
+                pass::write_request(&self.edge, call, &plain.request, lines, plain.body).ok()
+            }
+            _ => None,
+        }
     }
 
     async fn ask(
@@ -222,23 +253,78 @@ impl FastPath {
     ) -> Option<Stream> {
         let keep = begun.keep && !self.edge.in_flight.is_draining();
         let sent = wire::send(&mut stream, &answer, &begun.method, keep, self.within).await;
-        self.note(&mut begun, &answer, &sent);
+        self.note(&mut begun, answer.status.as_u16(), answer.outcome, &sent);
+        self.finish(stream, heard, begun, sent.is_ok(), keep).await
+    }
+
+    /// Passes the first request on. Gives the connection back if it goes on.
+    async fn pass(
+        &self,
+        mut stream: Stream,
+        heard: &mut Vec<u8>,
+        mut begun: Begun,
+        request: Vec<u8>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let keep = begun.keep;
+        let keep = || keep && !self.edge.in_flight.is_draining();
+        let outcome = pass::carry(&self.edge, &self.links, &mut begun.call, &request, keep).await;
+        spare::give(request);
+        let answered = match outcome {
+            Outcome::Answered(answered) => answered,
+            Outcome::Unusual => {
+                begun.call.begin_again();
+                return self
+                    .hand_over(stream, heard, Some(begun.call), shutdown)
+                    .await;
+            }
+            Outcome::Full | Outcome::Failed => {
+                // As on Pingora's way, a failure ends the connection.
+                begun.keep &= matches!(outcome, Outcome::Full);
+                let answer = Answer::refusal(&Refusal::Overloaded);
+                return self.answer(stream, heard, begun, answer).await;
+            }
+        };
+        let Answered { status, keep, .. } = answered;
+        let sent = wire::write(&mut stream, &answered.bytes, &[], self.within).await;
+        spare::give(answered.bytes);
+        let sent = sent.map(|()| answered.body_bytes);
+        let outcome = begun.call.outcome;
+        self.note(&mut begun, status, outcome, &sent);
+        self.finish(stream, heard, begun, sent.is_ok(), keep).await
+    }
+
+    /// Takes the first request, which has been answered, off `heard`. Gives the connection back if it goes on.
+    async fn finish(
+        &self,
+        mut stream: Stream,
+        heard: &mut Vec<u8>,
+        begun: Begun,
+        is_sent: bool,
+        keep: bool,
+    ) -> Option<Stream> {
         heard.drain(..begun.bytes);
         drop(begun);
-        if sent.is_ok() && keep {
+        if is_sent && keep {
             return Some(stream);
         }
-        if sent.is_ok() {
+        if is_sent {
             // What cannot be told to the client in time is not told.
             let _ = timeout(self.within, stream.shutdown()).await;
         }
         None
     }
 
-    fn note(&self, begun: &mut Begun, answer: &Answer, sent: &io::Result<usize>) {
-        begun.call.outcome = if sent.is_ok() { answer.outcome } else { GONE };
+    fn note(
+        &self,
+        begun: &mut Begun,
+        status: u16,
+        outcome: &'static str,
+        sent: &io::Result<usize>,
+    ) {
+        begun.call.outcome = if sent.is_ok() { outcome } else { GONE };
         let told = Sent {
-            status: answer.status.as_u16(),
+            status,
             body_bytes: sent.as_ref().copied().unwrap_or_default(),
         };
         let error = sent.as_ref().err().map(|error| error as &dyn Display);

@@ -71,7 +71,7 @@ async fn what_is_answered_from_memory_allocates_nothing() {
                 assert_eq!(answer.status, status, "{request}");
                 written.clear();
                 wire::write_head(&mut written, &answer, true).unwrap();
-                fast_path.note(&mut begun, &answer, &Ok(0));
+                fast_path.note(&mut begun, answer.status.as_u16(), answer.outcome, &Ok(0));
             }
             _ => panic!("not answered: {request}"),
         };

@@ -38,14 +38,27 @@ pub(super) async fn send(
     } else {
         body
     };
+    let written = write(stream, &first, rest, within).await;
+    spare::give(first);
+    written.map(|()| body.len())
+}
+
+/// Writes all of `first` and `rest`.
+///
+/// # Errors
+/// If the client is gone, or does not take it `within` that time.
+pub(super) async fn write(
+    stream: &mut Stream,
+    first: &[u8],
+    rest: &[u8],
+    within: Duration,
+) -> io::Result<()> {
     let written = within_time(within, async {
-        stream.write_all(&first).await?;
+        stream.write_all(first).await?;
         stream.write_all(rest).await?;
         stream.flush().await
     });
-    let written = written.await;
-    spare::give(first);
-    written.map(|()| body.len())
+    written.await
 }
 
 /// What can be written at once needs no timer.
@@ -63,12 +76,8 @@ async fn within_time(
 }
 
 pub(super) fn write_head(bytes: &mut Vec<u8>, answer: &Answer, keep: bool) -> io::Result<()> {
-    bytes.extend_from_slice(b"HTTP/1.1 ");
-    bytes.extend_from_slice(answer.status.as_str().as_bytes());
-    bytes.push(b' ');
     let reason = answer.status.canonical_reason().unwrap_or_default();
-    bytes.extend_from_slice(reason.as_bytes());
-    bytes.extend_from_slice(b"\r\n");
+    write_status(bytes, answer.status.as_u16(), reason)?;
     bytes.extend_from_slice(&answer.fields.bytes);
     if let Some(wait_s) = answer.retry_after_s {
         write!(bytes, "Retry-After: {wait_s}\r\n")?;
@@ -76,6 +85,28 @@ pub(super) fn write_head(bytes: &mut Vec<u8>, answer: &Answer, keep: bool) -> io
     if let Some(length) = answer.content_length() {
         write!(bytes, "Content-Length: {length}\r\n")?;
     }
+    write_end(bytes, keep);
+    Ok(())
+}
+
+/// The first line of an answer.
+pub(super) fn write_status(bytes: &mut Vec<u8>, status: u16, reason: &str) -> io::Result<()> {
+    write!(bytes, "HTTP/1.1 {status} ")?;
+    bytes.extend_from_slice(reason.as_bytes());
+    bytes.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// One line of a header.
+pub(super) fn write_line(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(b": ");
+    bytes.extend_from_slice(value);
+    bytes.extend_from_slice(b"\r\n");
+}
+
+/// The moment, whether the connection goes on, and the end of the header.
+pub(super) fn write_end(bytes: &mut Vec<u8>, keep: bool) {
     bytes.extend_from_slice(b"Date: ");
     bytes.extend_from_slice(get_cached_date().as_bytes());
     bytes.extend_from_slice(if keep {
@@ -83,7 +114,6 @@ pub(super) fn write_head(bytes: &mut Vec<u8>, answer: &Answer, keep: bool) -> io
     } else {
         b"\r\nConnection: close\r\n\r\n"
     });
-    Ok(())
 }
 
 #[cfg(test)]
