@@ -18,7 +18,8 @@
 //! | `signals` | what the engine tells at once: promos are asked for, items fetched again |
 //! | `challenges`, `puzzles`, `tokens` | challenges given out, made in advance; access tokens |
 //! | `forward`, `upstreams` | the way to an order server; which one; what to do when it fails |
-//! | `drain`, `admin`, `metrics`, `access_log` | stopping; `/live`, `/ready`, `/metrics`; names; one line a request |
+//! | `drain`, `admin`, `access_log` | stopping; `/live`, `/ready`, `/metrics`; one line a request |
+//! | `metrics`, `tally` | their names; what a thread has counted and not yet told |
 //! | `workers` | the threads that serve, each on its own |
 //! | `edge`, `tls`, `error` | what requests share; certificates; why the edge did not start |
 //!
@@ -63,6 +64,7 @@ mod service;
 mod shop;
 mod signals;
 mod sold_out;
+mod tally;
 mod tls;
 mod tokens;
 mod upstreams;

@@ -35,10 +35,11 @@ use crate::service::Service;
 use crate::tls::Tls;
 use crate::upstreams::Upstreams;
 use crate::workers::{self, Workers};
-use crate::{admin, forward, signals};
+use crate::{admin, forward, signals, tally};
 
-/// What Pingora collects before it writes: the header of an order server's answer travels with its body.
-const WRITTEN_AT_ONCE: usize = 4 << 10;
+/// What Pingora collects before it writes: the header of a short answer travels with its body. Longer writes,
+/// as those of the fast path, are not copied.
+const WRITTEN_AT_ONCE: usize = 1 << 10;
 
 /// What the edge needs to start.
 pub struct Settings {
@@ -137,7 +138,7 @@ pub async fn start_with_clock(
         })
     };
     let posts = (0..threads).map(post).collect::<Result<_, ProxyError>>()?;
-    let workers = Workers::start(posts, pin, accept)?;
+    let workers = Workers::start(posts, pin, tally::tell, accept)?;
     tracing::info!(%listen, %admin, "the edge is open");
     Ok(Running {
         listen,
@@ -212,7 +213,7 @@ pub(crate) fn build(
         images: Arc::new(Pool::new(size, metrics.images_ready.clone(), images)),
         proofs: Arc::new(Pool::new(size, metrics.proofs_ready.clone(), proofs)),
         upstreams,
-        in_flight: Arc::new(InFlight::new(metrics.in_flight.clone())),
+        in_flight: Arc::default(),
         metrics,
         config,
     })
@@ -238,6 +239,7 @@ struct Post {
 
 /// Takes connections on one thread, and serves them, until it is to stop.
 async fn accept(post: Post, shutdown: ShutdownWatch) {
+    tally::begin(post.edge.metrics.clone());
     let conf = ServerConf {
         max_retries: forward::ATTEMPTS_MAX,
         ..ServerConf::default()

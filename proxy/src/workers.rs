@@ -33,11 +33,17 @@ pub(crate) struct Workers {
 impl Workers {
     /// Starts one for each of the `posts`. It runs what `serve` makes of its post, which ends when the watch
     /// beside it says so; what that has spawned goes on until [`Workers::end`]. With `pin`, each is bound to
-    /// one of the processors that the process may use.
+    /// one of the processors that the process may use. `before_sleep` is called on a thread that has nothing
+    /// to do.
     ///
     /// # Errors
     /// If the system gives no threads.
-    pub fn start<P, S, F>(posts: Vec<P>, pin: bool, serve: S) -> io::Result<Self>
+    pub fn start<P, S, F>(
+        posts: Vec<P>,
+        pin: bool,
+        before_sleep: fn(),
+        serve: S,
+    ) -> io::Result<Self>
     where
         P: Send + 'static,
         S: Fn(P, ShutdownWatch) -> F + Clone + Send + 'static,
@@ -58,7 +64,7 @@ impl Workers {
             let (serve, shutdown, mut end) = (serve.clone(), watch.clone(), end_watch.clone());
             let (accepts, lives) = (accepts.clone(), lives.clone());
             let processor = processors.get(number % processors.len().max(1)).copied();
-            let runtime = runtime()?;
+            let runtime = runtime(before_sleep)?;
             let thread = thread::Builder::new().name(format!("edge-{number}"));
             thread.spawn(move || {
                 let _lives = lives;
@@ -116,8 +122,9 @@ fn bind(processor: Option<usize>) {
     }
 }
 
-fn runtime() -> io::Result<Runtime> {
+fn runtime(before_sleep: fn()) -> io::Result<Runtime> {
     let mut builder = Builder::new_current_thread();
+    builder.on_thread_park(before_sleep);
     builder.max_blocking_threads(BLOCKING_THREADS_MAX);
     builder.enable_all().build()
 }
@@ -144,7 +151,7 @@ mod tests {
             });
             until(shutdown).await;
         };
-        let mut workers = Workers::start(posts, false, serve).unwrap();
+        let mut workers = Workers::start(posts, false, || (), serve).unwrap();
         let mut seen = Vec::new();
         for _ in 0..3 {
             seen.extend(named.recv().await.flatten());
@@ -161,10 +168,15 @@ mod tests {
     async fn dropped_they_end() {
         let (lives, mut living) = mpsc::channel::<Infallible>(1);
         let posts = vec![lives; 2];
-        let workers = Workers::start(posts, false, |lives, shutdown| async {
-            until(shutdown).await;
-            drop(lives);
-        });
+        let workers = Workers::start(
+            posts,
+            false,
+            || (),
+            |lives, shutdown| async {
+                until(shutdown).await;
+                drop(lives);
+            },
+        );
         drop(workers.unwrap());
         assert!(living.recv().await.is_none());
     }
@@ -179,7 +191,7 @@ mod tests {
             sender.send(processors().unwrap()).unwrap();
             until(shutdown)
         };
-        let workers = Workers::start(posts, true, serve).unwrap();
+        let workers = Workers::start(posts, true, || (), serve).unwrap();
         let mut seen = Vec::new();
         for _ in 0..allowed.len() {
             let mine = bound.recv().await.unwrap();

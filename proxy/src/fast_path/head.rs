@@ -110,12 +110,13 @@ fn begins_with_line(head: &[u8], method: &str, target: &str) -> bool {
 
 /// Whether every line ends in CRLF, and neither half of it stands alone.
 pub(super) fn ends_lines_alike(head: &[u8]) -> bool {
-    let mut before = 0;
-    head.iter().all(|&byte| {
-        let is_whole = (byte == b'\n') == (before == b'\r');
-        before = byte;
-        is_whole
-    })
+    let mut halves = memchr::memchr2_iter(b'\r', b'\n', head);
+    while let Some(first) = halves.next() {
+        if head.get(first..first + 2) != Some(b"\r\n") || halves.next() != Some(first + 1) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether a target is an absolute path without empty, `.` or `..` segments and without escapes, with or

@@ -6,7 +6,7 @@
 //! | `mod` | a connection, request by request |
 //! | `head` | which requests it takes on: those that can be read in one way only |
 //! | `wait` | how long it waits for bytes |
-//! | `wire` | an answer as bytes |
+//! | `wire`, `date` | an answer as bytes |
 //! | `pass` | orders that go on to an order server |
 //! | `spare` | buffers between two requests |
 //!
@@ -15,6 +15,7 @@
 //! outcome. A request is handed over whole, with everything that was read after it, and a connection comes
 //! back only when Pingora says that nothing of the request is left on it.
 
+mod date;
 mod head;
 mod pass;
 mod spare;
@@ -28,7 +29,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -67,6 +68,13 @@ pub(crate) struct FastPath {
     idle_within: Duration,
     /// How long the rest of a header may take, and how long the client may take to read the answer.
     within: Duration,
+}
+
+/// What has come on a connection and is not answered.
+struct Heard {
+    bytes: Vec<u8>,
+    /// Since when the client may send the next request.
+    since: Instant,
 }
 
 /// What is to be done about the first request on a connection.
@@ -132,13 +140,19 @@ impl FastPath {
     async fn serve(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
         let peer = client::peer(stream.get_socket_digest().as_deref());
         let mut patience = wait::patience(self.idle_within, shutdown);
-        let mut heard = Vec::new();
+        let mut heard = Heard {
+            bytes: Vec::new(),
+            since: Instant::now(),
+        };
         while let Some(step) = self
             .next(&mut stream, &mut heard, &mut patience, peer)
             .await
         {
             let back = match step {
-                Step::Answer(begun, answer) => self.answer(stream, &mut heard, begun, answer).await,
+                Step::Answer(begun, answer) => {
+                    let at = begun.call.started;
+                    self.answer(stream, &mut heard, begun, answer, at).await
+                }
                 Step::Ask(begun, errand) => {
                     Box::pin(self.ask(stream, &mut heard, begun, errand)).await
                 }
@@ -153,8 +167,8 @@ impl FastPath {
                 Some(back) => stream = back,
                 None => return,
             }
-            if heard.is_empty() {
-                spare::give(std::mem::take(&mut heard));
+            if heard.bytes.is_empty() {
+                spare::give(std::mem::take(&mut heard.bytes));
             } else {
                 // Many requests may have come at once: other connections have their turn in between.
                 tokio::task::consume_budget().await;
@@ -166,22 +180,22 @@ impl FastPath {
     async fn next<S: Future<Output = ()>>(
         &self,
         stream: &mut Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         patience: &mut Patience<S>,
         peer: Option<IpAddr>,
     ) -> Option<Step> {
-        patience.renew(self.idle_within);
+        patience.renew(heard.since, self.idle_within);
         let mut has_begun = false;
         loop {
-            if let Some(step) = self.step(heard, peer) {
+            if let Some(step) = self.step(&heard.bytes, peer) {
                 return Some(step);
             }
             // First idle, then slow.
-            if !has_begun && !heard.is_empty() {
+            if !has_begun && !heard.bytes.is_empty() {
                 has_begun = true;
-                patience.renew(self.within);
+                patience.renew(Instant::now(), self.within);
             }
-            if !patience.more(stream, heard).await {
+            if !patience.more(stream, &mut heard.bytes).await {
                 return None;
             }
         }
@@ -198,9 +212,9 @@ impl FastPath {
             _ => return Some(Step::HandOver(None)),
         };
         let request = &plain.request;
-        let mut call = Call::new(self.edge.in_flight.enter());
-        let decision = match call.arrive(gate::arrive(&self.edge, request, peer)) {
-            Ok(route) => gate::decide(&self.edge, request, Some(plain.body), route, call.client),
+        let mut call = Call::new(&self.edge);
+        let decision = match call.arrive(gate::arrive(&self.edge, request, peer, call.now)) {
+            Ok(route) => gate::decide(&self.edge, &call, request, Some(plain.body), route),
             Err(answer) => Decision::Answer(answer),
         };
         let begun = |call| Begun {
@@ -235,25 +249,27 @@ impl FastPath {
     async fn ask(
         &self,
         stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         begun: Begun,
         errand: Errand,
     ) -> Option<Stream> {
         let answer = errand.run(&self.edge).await;
-        self.answer(stream, heard, begun, answer).await
+        self.answer(stream, heard, begun, answer, Instant::now())
+            .await
     }
 
     /// Answers the first request, and takes it off `heard`. Gives the connection back if it goes on.
     async fn answer(
         &self,
         mut stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         mut begun: Begun,
         answer: Answer,
+        at: Instant,
     ) -> Option<Stream> {
         let keep = begun.keep && !self.edge.in_flight.is_draining();
-        let sent = wire::send(&mut stream, &answer, &begun.method, keep, self.within).await;
-        self.note(&mut begun, answer.status.as_u16(), answer.outcome, &sent);
+        let sent = wire::send(&mut stream, &answer, &begun.method, (keep, at), self.within).await;
+        heard.since = self.note(&mut begun, answer.status.as_u16(), answer.outcome, &sent);
         self.finish(stream, heard, begun, sent.is_ok(), keep).await
     }
 
@@ -261,7 +277,7 @@ impl FastPath {
     async fn pass(
         &self,
         mut stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         mut begun: Begun,
         request: Vec<u8>,
         shutdown: &ShutdownWatch,
@@ -282,7 +298,8 @@ impl FastPath {
                 // As on Pingora's way, a failure ends the connection.
                 begun.keep &= matches!(outcome, Outcome::Full);
                 let answer = Answer::refusal(&Refusal::Overloaded);
-                return self.answer(stream, heard, begun, answer).await;
+                let at = Instant::now();
+                return self.answer(stream, heard, begun, answer, at).await;
             }
         };
         let Answered { status, keep, .. } = answered;
@@ -290,7 +307,7 @@ impl FastPath {
         spare::give(answered.bytes);
         let sent = sent.map(|()| answered.body_bytes);
         let outcome = begun.call.outcome;
-        self.note(&mut begun, status, outcome, &sent);
+        heard.since = self.note(&mut begun, status, outcome, &sent);
         self.finish(stream, heard, begun, sent.is_ok(), keep).await
     }
 
@@ -298,12 +315,12 @@ impl FastPath {
     async fn finish(
         &self,
         mut stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         begun: Begun,
         is_sent: bool,
         keep: bool,
     ) -> Option<Stream> {
-        heard.drain(..begun.bytes);
+        heard.bytes.drain(..begun.bytes);
         drop(begun);
         if is_sent && keep {
             return Some(stream);
@@ -321,27 +338,29 @@ impl FastPath {
         status: u16,
         outcome: &'static str,
         sent: &io::Result<usize>,
-    ) {
+    ) -> Instant {
         begun.call.outcome = if sent.is_ok() { outcome } else { GONE };
         let told = Sent {
             status,
             body_bytes: sent.as_ref().copied().unwrap_or_default(),
         };
         let error = sent.as_ref().err().map(|error| error as &dyn Display);
-        access_log::record(&self.edge, &begun.call, &begun.method, &told, error);
+        access_log::record(&self.edge, &begun.call, &begun.method, &told, error)
     }
 
     /// Hands everything that was read to Pingora. Gives the connection back if it goes on.
     async fn hand_over(
         &self,
         stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         call: Option<Call>,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let mut read = BytesMut::with_capacity(heard.len() + READ_ON_BYTES);
-        read.extend_from_slice(heard);
-        spare::give(std::mem::take(heard));
-        self.front.serve_one(stream, read, call, shutdown).await
+        let mut read = BytesMut::with_capacity(heard.bytes.len() + READ_ON_BYTES);
+        read.extend_from_slice(&heard.bytes);
+        spare::give(std::mem::take(&mut heard.bytes));
+        let back = self.front.serve_one(stream, read, call, shutdown).await;
+        heard.since = Instant::now();
+        back
     }
 }

@@ -59,6 +59,9 @@ impl Stubborn {
                 tokio::spawn(async move {
                     let mut request = [0; 4_096];
                     while let Ok(1..) = stream.read(&mut request).await {
+                        if request.starts_with(b"{") {
+                            continue; // a body that came apart from its header
+                        }
                         if !request.starts_with(b"GET /live ") {
                             counted.fetch_add(1, Ordering::Relaxed);
                         }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::time::Instant;
 
 use httparse::{Header as Line, Status};
 
@@ -133,7 +134,7 @@ impl Reply<'_> {
                 wire::write_line(&mut bytes, line.name, line.value);
             }
         }
-        wire::write_end(&mut bytes, keep);
+        wire::write_end(&mut bytes, keep, Instant::now());
         bytes.extend_from_slice(self.body);
         Ok(Answered {
             status: self.status,
