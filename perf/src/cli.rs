@@ -59,6 +59,12 @@ pub struct Bench {
     /// Connections that are opened and left idle
     #[arg(long, default_value_t = 1_000, value_parser = number)]
     pub idle: usize,
+    /// Connections that ask at a steady rate: half of what the slowest server can do
+    #[arg(long, default_value_t = 64, value_parser = number)]
+    pub busy: usize,
+    /// Connections that are held idle beside those, in one of the measurements
+    #[arg(long, default_value_t = 10_000, value_parser = number)]
+    pub held: usize,
     /// Rounds, all servers in turn
     #[arg(long, default_value_t = 5, value_parser = number)]
     pub rounds: usize,

@@ -1,14 +1,12 @@
 //! The servers that are compared, each as its users would set it up for speed: their configuration is in
 //! `perf/peers/`.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use floodgate_servers::Peer;
 
 use super::Failure;
+use super::exchange::fetch;
 use super::work::Work;
 
 /// What is compared.
@@ -38,6 +36,9 @@ const MODULES: &str = "/usr/lib/nginx/";
 const CONFIG: &str = include_str!("../../config/floodgate.toml");
 const CATALOG: &str = include_str!("../../config/catalog.toml");
 const PROMO: &str = include_str!("../../config/promos/crowd.toml");
+/// More connections than are opened, none of them closed while it is measured.
+const LIMITS: &str =
+    "connections_max = 1000000\nconnections_per_address_max = 1000000\nidle_timeout = \"1h\"";
 /// So long that an item's details take the 1.2 KB of a usual one.
 const DESCRIPTION_CHARS: usize = 800;
 
@@ -87,7 +88,7 @@ impl Kind {
             config.replace("@BODY@", &text)
         };
         let nginx = |config: &str| {
-            let config = own(config).replace("modules/", &format!("{MODULES}modules/"));
+            let config = own(&setting.nginx_config(config));
             let files = [("nginx.conf", config.as_str()), ("item.json", &*text)];
             setting.start(&files, &["nginx", "-c", "@FOLDER@/nginx.conf"])
         };
@@ -150,6 +151,7 @@ impl Setting {
     fn floodgate(&self) -> Peer {
         let config = CONFIG
             .replace("127.0.0.1:18080", "127.0.0.1:@PORT@")
+            .replace("connections_per_address_max = 10000", LIMITS)
             .replace(
                 "pages = \"../html\"",
                 &format!("pages = {:?}\nthreads = {}", self.pages, self.workers),
@@ -166,14 +168,31 @@ impl Setting {
     }
 
     fn start(&self, files: &[(&str, &str)], words: &[&str]) -> Peer {
+        self.start_for(&Work::item(), files, words)
+    }
+
+    /// A configuration of nginx for here.
+    pub fn nginx_config(&self, config: &str) -> String {
+        let config = config.replace("@WORKERS@", &self.workers.to_string());
+        config.replace("modules/", &format!("{MODULES}modules/"))
+    }
+
+    /// The core that the load is bound to.
+    pub fn load_core(&self) -> Option<usize> {
+        self.core.map(|core| core + 1)
+    }
+
+    /// Starts a server of these files by these words, and waits until it does its first work.
+    pub fn start_for(&self, first: &Work, files: &[(&str, &str)], words: &[&str]) -> Peer {
         let core = self.core.map(|core| core.to_string());
         let mut all = Vec::new();
         if let Some(core) = &core {
             all.extend(["taskset", "-c", core]);
         }
         all.extend(words);
-        let item = Work::item();
-        Peer::start(files, &all, |port| matches!(ask(port, &item), Ok((200, _))))
+        Peer::start(files, &all, |port| {
+            ask(port, first).is_ok_and(|(status, _)| status == first.status)
+        })
     }
 }
 
@@ -183,35 +202,8 @@ impl Setting {
 /// If there is no answer in time, or none that can be read.
 pub fn ask(port: u16, work: &Work) -> Result<(u16, Vec<u8>), Failure> {
     let request = work.requests.first().ok_or("nothing to ask")?;
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4_096];
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut response = httparse::Response::new(&mut headers);
-        if let httparse::Status::Complete(end) = response.parse(&answer)? {
-            let length = response
-                .headers
-                .iter()
-                .find(|header| header.name.eq_ignore_ascii_case("content-length"))
-                .and_then(|header| {
-                    std::str::from_utf8(header.value)
-                        .ok()?
-                        .parse::<usize>()
-                        .ok()
-                })
-                .ok_or("an answer without a length")?;
-            if let Some(body) = answer.get(end..end + length) {
-                return Ok((response.code.unwrap_or_default(), body.to_vec()));
-            }
-        }
-        match stream.read(&mut buffer)? {
-            0 => return Err("an answer that was cut off".into()),
-            count => answer.extend(buffer.get(..count).unwrap_or_default()),
-        }
-    }
+    let answer = fetch(port, request)?;
+    Ok((answer.status, answer.body))
 }
 
 /// The binary beside this one.

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::crowded::{self, Crowded};
 use super::idle::Idle;
+use super::latency::Steady;
 use super::load::Told;
 use crate::machine::Machine;
 use crate::spread::{Spread, median};
@@ -24,6 +26,10 @@ pub struct Report {
     pub seconds: u64,
     /// What was compared.
     pub tables: Vec<Table>,
+    /// Latency at a steady rate; absent where one worker was not asked for.
+    pub steady: Option<Steady>,
+    /// Busy connections beside idle ones; likewise.
+    pub crowded: Vec<Crowded>,
     /// What idle connections cost.
     pub idle: Vec<Idle>,
 }
@@ -105,6 +111,17 @@ impl Table {
 }
 
 impl Report {
+    /// A rate that every server can keep: half of what the slowest one did at this work by one worker, over as
+    /// many connections, or over the fewest that were measured.
+    pub fn rate_for_all(&self, work: &str, connections: usize) -> Option<f64> {
+        let tables = self.tables.iter();
+        let table = tables
+            .filter(|table| table.work == work && table.workers == 1)
+            .min_by_key(|table| (table.connections != connections, table.connections))?;
+        let rates = table.rows.iter().map(|row| median(&row.rates));
+        rates.min_by(f64::total_cmp).map(|slowest| slowest / 2.0)
+    }
+
     /// The report in words.
     pub fn told(&self) -> String {
         let mut text = String::new();
@@ -143,6 +160,10 @@ impl Report {
                 };
             }
         }
+        if let Some(steady) = &self.steady {
+            steady.tell(&mut text);
+        }
+        crowded::tell(&mut text, &self.crowded);
         let _ = writeln!(text, "\nmemory for an idle connection");
         for idle in &self.idle {
             let _ = writeln!(
