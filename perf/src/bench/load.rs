@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Failure, Work};
+use super::Failure;
+use super::work::Work;
 
 const SCRIPT: &str = include_str!("../../peers/load.lua");
 
@@ -32,13 +33,15 @@ pub struct Told {
 /// If wrk fails, or an answer was another one than the work's.
 pub fn load(
     port: u16,
-    work: Work,
+    work: &Work,
     connections: usize,
     duration: Duration,
     core: Option<usize>,
 ) -> Result<Told, Failure> {
     let script = tempfile::NamedTempFile::new()?;
     std::fs::write(script.path(), SCRIPT)?;
+    let requests = tempfile::NamedTempFile::new()?;
+    std::fs::write(requests.path(), work.requests.join("\0") + "\0")?;
     let mut command = match core {
         Some(core) => {
             let mut command = Command::new("taskset");
@@ -52,9 +55,8 @@ pub fn load(
         .args(["-d", &format!("{}s", duration.as_secs().max(1))])
         .args(["--timeout", "10s", "-s"])
         .arg(script.path())
-        .arg(format!("http://127.0.0.1:{port}{}", work.path()))
-        .env("FLOODGATE_METHOD", work.method())
-        .env("FLOODGATE_BODY", work.body())
+        .arg(format!("http://127.0.0.1:{port}/"))
+        .env("FLOODGATE_REQUESTS", requests.path())
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| line.starts_with('{'));
@@ -62,7 +64,7 @@ pub fn load(
     let told: Told = serde_json::from_str(line)?;
     let refused = if work.is_refused() { told.requests } else { 0 };
     if told.requests == 0 || told.failed > 0 || told.refused != refused {
-        return Err(format!("wrong answers to {work:?}: {line}").into());
+        return Err(format!("wrong answers to {}: {line}", work.name).into());
     }
     Ok(told)
 }

@@ -7,6 +7,7 @@
 //! | `bare` | a responder that does nothing but answer |
 //! | `load` | wrk, and the processor time that a server used meanwhile |
 //! | `idle` | what an idle connection costs |
+//! | `work` | what is asked for |
 //! | `report`, `chart` | what was measured, in words and as a picture |
 //!
 //! An answer that is not the right one is a failure, not a figure.
@@ -17,6 +18,7 @@ mod idle;
 mod load;
 mod peers;
 mod report;
+mod work;
 
 use std::time::Duration;
 
@@ -26,54 +28,12 @@ use crate::cli;
 use crate::machine::Machine;
 use peers::{ALL, Kind, Setting};
 use report::{Report, Row, Table};
+use work::Work;
 
 pub use bare::run as run_bare;
 
 /// What stops a measurement.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    /// The details of an item.
-    Item,
-    /// An order without a token: a refusal that checks no signature.
-    OrderWithoutToken,
-}
-
-impl Work {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Item => "cached item",
-            Self::OrderWithoutToken => "order without a token, refused",
-        }
-    }
-
-    const fn method(self) -> &'static str {
-        match self {
-            Self::Item => "GET",
-            Self::OrderWithoutToken => "POST",
-        }
-    }
-
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Item => "/item/get?id=1",
-            Self::OrderWithoutToken => "/order/create",
-        }
-    }
-
-    const fn body(self) -> &'static str {
-        match self {
-            Self::Item => "",
-            Self::OrderWithoutToken => r#"{"promoId":1,"itemId":1,"amount":1}"#,
-        }
-    }
-
-    const fn is_refused(self) -> bool {
-        matches!(self, Self::OrderWithoutToken)
-    }
-}
 
 /// Measures, prints, and keeps what was asked for.
 ///
@@ -104,9 +64,9 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
         if workers == 1 {
             idle = servers.idle(asked.idle)?;
         }
-        for work in [Work::Item, Work::OrderWithoutToken] {
+        for work in [Work::item(), Work::order_without_token()] {
             for &connections in &asked.connections {
-                tables.push(servers.compare(asked, &setting, work, connections)?);
+                tables.push(servers.compare(asked, &setting, &work, connections)?);
             }
         }
     }
@@ -141,14 +101,15 @@ struct Servers {
 impl Servers {
     fn start(setting: &Setting) -> Result<Self, Failure> {
         let floodgate = Kind::Floodgate.start(setting, &[], 0);
-        let (_, body) = peers::ask(floodgate.port(), Work::Item)?;
+        let item = Work::item();
+        let (_, body) = peers::ask(floodgate.port(), &item)?;
         let origin = setting.bare(&body);
         let mut all = vec![(Kind::Floodgate, floodgate)];
         for kind in ALL.into_iter().skip(1) {
             let peer = kind.start(setting, &body, origin.port());
             // The second answer is one that was kept.
             for _ in 0..2 {
-                if peers::ask(peer.port(), Work::Item)? != (200, body.clone()) {
+                if peers::ask(peer.port(), &item)? != (200, body.clone()) {
                     return Err(format!("{} answers something else", kind.name()).into());
                 }
             }
@@ -164,7 +125,7 @@ impl Servers {
         &self,
         asked: &cli::Bench,
         setting: &Setting,
-        work: Work,
+        work: &Work,
         connections: usize,
     ) -> Result<Table, Failure> {
         let doing = self.all.iter().filter(|(kind, _)| kind.does(work));
@@ -175,9 +136,7 @@ impl Servers {
         for round in 1..=asked.rounds {
             eprintln!(
                 "{}, {connections} connections, workers {}: round {round} of {}",
-                work.name(),
-                setting.workers,
-                asked.rounds
+                work.name, setting.workers, asked.rounds
             );
             for (row, peer) in &mut rows {
                 let port = peer.port();
@@ -192,7 +151,7 @@ impl Servers {
             }
         }
         let rows = rows.into_iter().map(|(row, _)| row).collect();
-        Ok(Table::new(work.name(), connections, setting.workers, rows))
+        Ok(Table::new(work.name, connections, setting.workers, rows))
     }
 
     fn idle(&self, connections: usize) -> Result<Vec<idle::Idle>, Failure> {
@@ -201,17 +160,5 @@ impl Servers {
             idle::measure(kind.name(), peer.port(), connections, processes)
         });
         asked.collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_is_asked_for_as_buyers_do() {
-        assert!(!Work::Item.is_refused() && Work::Item.body().is_empty());
-        let body: serde_json::Value = serde_json::from_str(Work::OrderWithoutToken.body()).unwrap();
-        assert_eq!(body["promoId"], 1);
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use floodgate_servers::Peer;
 
-use super::{Failure, Work};
+use super::Failure;
+use super::work::Work;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl Kind {
     }
 
     /// Whether it can do that work at all: only Floodgate knows what to refuse.
-    pub fn does(self, work: Work) -> bool {
+    pub fn does(self, work: &Work) -> bool {
         self == Self::Floodgate || !work.is_refused()
     }
 
@@ -171,9 +172,8 @@ impl Setting {
             all.extend(["taskset", "-c", core]);
         }
         all.extend(words);
-        Peer::start(files, &all, |port| {
-            matches!(ask(port, Work::Item), Ok((200, _)))
-        })
+        let item = Work::item();
+        Peer::start(files, &all, |port| matches!(ask(port, &item), Ok((200, _))))
     }
 }
 
@@ -181,17 +181,10 @@ impl Setting {
 ///
 /// # Errors
 /// If there is no answer in time, or none that can be read.
-pub fn ask(port: u16, work: Work) -> Result<(u16, Vec<u8>), Failure> {
+pub fn ask(port: u16, work: &Work) -> Result<(u16, Vec<u8>), Failure> {
+    let request = work.requests.first().ok_or("nothing to ask")?;
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let body = work.body();
-    let request = format!(
-        "{} {} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        work.method(),
-        work.path(),
-        body.len(),
-    );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4_096];
