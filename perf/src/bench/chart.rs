@@ -8,8 +8,9 @@ const GAP: f64 = 46.0;
 
 /// The chart as SVG.
 pub fn draw(report: &Report) -> String {
-    let rows: usize = report.tables.iter().map(|table| table.rows.len()).sum();
-    let height = 70.0 + BAR_ROW * rows as f64 + GAP * report.tables.len() as f64;
+    let tables: Vec<&Table> = report.measured.all().collect();
+    let rows: usize = tables.iter().map(|table| table.rows.len()).sum();
+    let height = 70.0 + BAR_ROW * rows as f64 + GAP * tables.len() as f64;
     let mut svg = Svg::new(BARS_WIDTH, height);
     svg.title(
         (20.0, 28.0),
@@ -21,7 +22,7 @@ pub fn draw(report: &Report) -> String {
     );
     svg.text((20.0, 50.0), Anchor::Start, "#666", &caption);
     let mut top = 80.0;
-    for table in &report.tables {
+    for table in tables {
         top = compare(&mut svg, top, table);
     }
     svg.finish()

@@ -4,6 +4,12 @@
 //! | module | what is inside |
 //! |---|---|
 //! | `peers` | the servers, and how each is set up |
+//! | `compare` | the same work by several of them, in turn |
+//! | `pass` | an order on its way to an order server |
+//! | `refusals`, `checks` | refusals, and what their signatures take to be checked |
+//! | `sale`, `till` | orders that are accepted |
+//! | `shop`, `lua_sale` | a Floodgate of several processes, and the same sale in nginx, Lua and Redis |
+//! | `credentials` | what buyers show |
 //! | `bare` | a responder that does nothing but answer |
 //! | `load` | wrk, and the processor time that a server used meanwhile |
 //! | `idle` | what an idle connection costs |
@@ -14,20 +20,29 @@
 
 mod bare;
 mod chart;
+mod checks;
+mod compare;
+mod credentials;
 mod idle;
 mod load;
+mod lua_sale;
+mod pass;
 mod peers;
+mod refusals;
 mod report;
+mod sale;
+mod shop;
+mod till;
 mod work;
-
-use std::time::Duration;
 
 use floodgate_servers::Peer;
 
-use crate::cli;
+use crate::cli::{self, BenchPart};
 use crate::machine::Machine;
+use compare::compare;
 use peers::{ALL, Kind, Setting};
-use report::{Report, Row, Table};
+use refusals::Refusals;
+use report::{Measured, Report};
 use work::Work;
 
 pub use bare::run as run_bare;
@@ -47,8 +62,8 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
     let floodgate = asked.floodgate.clone();
     let floodgate = floodgate.unwrap_or_else(|| peers::beside(&perf, "floodgate"));
     let pages = asked.pages.canonicalize()?;
-    let mut tables = Vec::new();
-    let mut idle = Vec::new();
+    let is_asked = |part| asked.only.is_empty() || asked.only.contains(&part);
+    let mut measured = Measured::default();
     for &workers in &asked.workers {
         // With one worker, server and load have a core each.
         let core = (workers == 1).then_some(0);
@@ -59,16 +74,26 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
             workers,
             core,
         };
-        let servers = Servers::start(&setting)?;
-        // Before any load, which would leave memory behind that connections could take.
-        if workers == 1 {
-            idle = servers.idle(asked.idle)?;
+        if is_asked(BenchPart::Item) {
+            measured.item(asked, &setting)?;
         }
-        for work in [Work::item(), Work::order_without_token()] {
-            for &connections in &asked.connections {
-                tables.push(servers.compare(asked, &setting, &work, connections)?);
-            }
+        if is_asked(BenchPart::Pass) {
+            measured.tables.extend(pass::measure(asked, &setting)?);
         }
+        if is_asked(BenchPart::Refusals) {
+            measured.refusals(refusals::measure(asked, &setting)?);
+        }
+    }
+    if is_asked(BenchPart::Sale) {
+        // All processes of a sale share all cores.
+        let setting = Setting {
+            workers: asked.workers.iter().copied().max().unwrap_or(1),
+            core: None,
+            floodgate,
+            perf,
+            pages,
+        };
+        measured.sale = Some(sale::measure(asked, &setting)?);
     }
     let report = Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -76,8 +101,7 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
         is_release: !cfg!(debug_assertions),
         rounds: asked.rounds,
         seconds: asked.seconds,
-        tables,
-        idle,
+        measured,
     };
     let text = report.told();
     print!("{text}");
@@ -89,6 +113,28 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
         keep("bench.svg", chart::draw(&report).as_bytes())?;
     }
     Ok(())
+}
+
+impl Measured {
+    fn item(&mut self, asked: &cli::Bench, setting: &Setting) -> Result<(), Failure> {
+        let servers = Servers::start(setting)?;
+        // Before any load, which would leave memory behind that connections could take.
+        if setting.workers == 1 {
+            self.idle = servers.idle(asked.idle)?;
+        }
+        let item = Work::item();
+        for &connections in &asked.connections {
+            let table = compare(asked, setting, &item, connections, &servers.named())?;
+            self.tables.push(table);
+        }
+        Ok(())
+    }
+
+    fn refusals(&mut self, refusals: Refusals) {
+        self.tables.extend(refusals.tables);
+        self.beside.extend(refusals.beside);
+        self.checks = refusals.checks;
+    }
 }
 
 /// Servers that have been started and were seen to answer rightly.
@@ -103,7 +149,7 @@ impl Servers {
         let floodgate = Kind::Floodgate.start(setting, &[], 0);
         let item = Work::item();
         let (_, body) = peers::ask(floodgate.port(), &item)?;
-        let origin = setting.bare(&body);
+        let origin = setting.bare(200, &body);
         let mut all = vec![(Kind::Floodgate, floodgate)];
         for kind in ALL.into_iter().skip(1) {
             let peer = kind.start(setting, &body, origin.port());
@@ -121,37 +167,9 @@ impl Servers {
         })
     }
 
-    fn compare(
-        &self,
-        asked: &cli::Bench,
-        setting: &Setting,
-        work: &Work,
-        connections: usize,
-    ) -> Result<Table, Failure> {
-        let doing = self.all.iter().filter(|(kind, _)| kind.does(work));
-        let mut rows: Vec<(Row, &Peer)> = doing
-            .map(|(kind, peer)| (Row::new(kind.name()), peer))
-            .collect();
-        let load_core = setting.core.map(|core| core + 1);
-        for round in 1..=asked.rounds {
-            eprintln!(
-                "{}, {connections} connections, workers {}: round {round} of {}",
-                work.name, setting.workers, asked.rounds
-            );
-            for (row, peer) in &mut rows {
-                let port = peer.port();
-                // Connections are made, and what is lazy is done, before it counts.
-                let second = Duration::from_secs(1);
-                load::load(port, work, connections, second, load_core)?;
-                let processes = peer.processes();
-                let before = load::cpu_ns(&processes);
-                let duration = Duration::from_secs(asked.seconds);
-                let told = load::load(port, work, connections, duration, load_core)?;
-                row.add(told, load::cpu_ns(&processes) - before);
-            }
-        }
-        let rows = rows.into_iter().map(|(row, _)| row).collect();
-        Ok(Table::new(work.name, connections, setting.workers, rows))
+    fn named(&self) -> Vec<(&'static str, &Peer)> {
+        let all = self.all.iter();
+        all.map(|(kind, peer)| (kind.name(), peer)).collect()
     }
 
     fn idle(&self, connections: usize) -> Result<Vec<idle::Idle>, Failure> {

@@ -4,8 +4,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::checks::Checks;
 use super::idle::Idle;
 use super::load::Told;
+use super::refusals::Beside;
+use super::sale::Sale;
 use crate::machine::Machine;
 use crate::spread::{Spread, median};
 
@@ -22,8 +25,22 @@ pub struct Report {
     pub rounds: usize,
     /// For how long each time.
     pub seconds: u64,
+    /// What was measured.
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+/// The figures.
+#[derive(Debug, Default, Serialize)]
+pub struct Measured {
     /// What was compared.
     pub tables: Vec<Table>,
+    /// Refusals beside the cached item.
+    pub beside: Vec<Beside>,
+    /// What signatures take to be checked.
+    pub checks: Option<Checks>,
+    /// Orders that were accepted.
+    pub sale: Option<Sale>,
     /// What idle connections cost.
     pub idle: Vec<Idle>,
 }
@@ -104,6 +121,58 @@ impl Table {
     }
 }
 
+impl Table {
+    fn tell(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "\n{}, {} connections, workers: {}",
+            self.work, self.connections, self.workers
+        );
+        for row in &self.rows {
+            let _ = write!(
+                text,
+                "  {:32} {:6.2} us a request {:9.0}/s   p50 {:6.2} ms  p99 {:6.2} ms  p99.9 {:6.2} ms",
+                row.peer,
+                median(&row.cpu_us),
+                median(&row.rates),
+                median(&row.p50_ms),
+                median(&row.p99_ms),
+                median(&row.p999_ms),
+            );
+            let _ = match row.ratio {
+                Some(ratio) => writeln!(
+                    text,
+                    "   {:.2} x ({:.2} to {:.2})",
+                    ratio.median, ratio.low, ratio.high
+                ),
+                None => writeln!(text),
+            };
+        }
+    }
+}
+
+impl Sale {
+    fn tell(&self, text: &mut String) {
+        let _ = writeln!(text, "\nprocessor time for an accepted order, each process");
+        for process in &self.processes {
+            let _ = writeln!(
+                text,
+                "  {:32} {:14} {:6.2} us",
+                process.peer,
+                process.name,
+                median(&process.cpu_us)
+            );
+        }
+        if let Some(rates) = self.rates {
+            let _ = writeln!(
+                text,
+                "  Floodgate accepts {:.2} x as many a second ({:.2} to {:.2})",
+                rates.median, rates.low, rates.high
+            );
+        }
+    }
+}
+
 impl Report {
     /// The report in words.
     pub fn told(&self) -> String {
@@ -116,35 +185,17 @@ impl Report {
             "{}\n{}, {} cores, Linux {}, {build} build; medians of {} rounds of {} s",
             self.command, machine.cpu, machine.cores, machine.kernel, self.rounds, self.seconds
         );
-        for table in &self.tables {
-            let _ = writeln!(
-                text,
-                "\n{}, {} connections, workers: {}",
-                table.work, table.connections, table.workers
-            );
-            for row in &table.rows {
-                let _ = write!(
-                    text,
-                    "  {:32} {:6.2} us a request {:9.0}/s   p50 {:6.2} ms  p99 {:6.2} ms  p99.9 {:6.2} ms",
-                    row.peer,
-                    median(&row.cpu_us),
-                    median(&row.rates),
-                    median(&row.p50_ms),
-                    median(&row.p99_ms),
-                    median(&row.p999_ms),
-                );
-                let _ = match row.ratio {
-                    Some(ratio) => writeln!(
-                        text,
-                        "   {:.2} x ({:.2} to {:.2})",
-                        ratio.median, ratio.low, ratio.high
-                    ),
-                    None => writeln!(text),
-                };
-            }
+        for table in self.measured.all() {
+            table.tell(&mut text);
         }
-        let _ = writeln!(text, "\nmemory for an idle connection");
-        for idle in &self.idle {
+        self.measured.tell_checks(&mut text);
+        if let Some(sale) = &self.measured.sale {
+            sale.tell(&mut text);
+        }
+        if !self.measured.idle.is_empty() {
+            let _ = writeln!(text, "\nmemory for an idle connection");
+        }
+        for idle in &self.measured.idle {
             let _ = writeln!(
                 text,
                 "  {:32} {:6.1} KiB ({} connections)",
@@ -152,6 +203,44 @@ impl Report {
             );
         }
         text
+    }
+}
+
+impl Measured {
+    /// All tables, that of the sale last.
+    pub fn all(&self) -> impl Iterator<Item = &Table> {
+        let sale = self.sale.iter().map(|sale| &sale.table);
+        self.tables.iter().chain(sale)
+    }
+
+    fn tell_checks(&self, text: &mut String) {
+        let Some(checks) = &self.checks else {
+            return;
+        };
+        let _ = writeln!(
+            text,
+            "\nchecking a signature: session {:.2} us, access token {:.2} us, forged one {:.2} us",
+            median(&checks.session_us),
+            median(&checks.token_us),
+            median(&checks.forged_us)
+        );
+        let _ = writeln!(
+            text,
+            "\nrefusals without those checks, beside the cached item"
+        );
+        for beside in &self.beside {
+            let times = beside.items.map_or_else(String::new, |times| {
+                format!(
+                    "{:.2} x ({:.2} to {:.2})",
+                    times.median, times.low, times.high
+                )
+            });
+            let _ = writeln!(
+                text,
+                "  {:56} {:5} connections, workers: {}  checks {:5.2} us, the rest {times}",
+                beside.work, beside.connections, beside.workers, beside.checks_us
+            );
+        }
     }
 }
 
