@@ -21,7 +21,7 @@ crowd: build-tools
 	cargo build --release --locked -p floodgate -p floodgate-perf
 	perf/crowd.sh $(CROWD)
 
-# The edge beside nginx, nginx with Lua, haproxy and varnish: BENCH holds arguments of `perf bench`.
+# The edge and a sale beside nginx, nginx with Lua, haproxy and varnish: BENCH holds arguments of `perf bench`.
 BENCH ?= --out perf/runs/bench
 bench: build-tools bench-tools
 	cargo build --release --locked -p floodgate -p floodgate-perf

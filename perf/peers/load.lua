@@ -9,7 +9,7 @@ file:close()
 
 -- One that never changes is asked for once, more are asked for each time.
 if #requests == 1 then
-  wrk.request = function() return requests[1] end
+  wrk.format = function() return requests[1] end
 else
   local last = 0
   request = function()

@@ -2,7 +2,7 @@
 //! answers took at a steady rate.
 
 use super::latency::Latencies;
-use super::report::{Report, Table};
+use super::report::{Measured, Report, Table};
 use crate::spread::median;
 use crate::svg::{Anchor, BAR_ROW, BARS_WIDTH, Svg};
 
@@ -23,8 +23,9 @@ struct Bar {
 
 /// The chart as SVG.
 pub fn draw(report: &Report) -> String {
-    let times: Vec<Group> = report.tables.iter().map(times).collect();
-    let waits = waits(report);
+    let measured = &report.measured;
+    let times: Vec<Group> = measured.all().map(times).collect();
+    let waits = waits(measured);
     let groups = times.iter().chain(&waits);
     let height: f64 = groups
         .map(|group| GAP + BAR_ROW * group.bars.len() as f64)
@@ -77,7 +78,7 @@ fn times(table: &Table) -> Group {
     }
 }
 
-fn waits(report: &Report) -> Vec<Group> {
+fn waits(measured: &Measured) -> Vec<Group> {
     let bar = |name: String, latencies: &Latencies| {
         let length = median(&latencies.p99_ms);
         let mark = if latencies.marked > 0 {
@@ -91,7 +92,7 @@ fn waits(report: &Report) -> Vec<Group> {
             words: format!("{length:.3}{mark}"),
         }
     };
-    let steady = report.steady.iter().map(|steady| Group {
+    let steady = measured.steady.iter().map(|steady| Group {
         words: format!(
             "{} at {:.0}/s, {} connections, workers: 1",
             steady.work, steady.rate, steady.connections
@@ -102,7 +103,7 @@ fn waits(report: &Report) -> Vec<Group> {
             .map(|row| bar(row.peer.to_owned(), &row.latencies))
             .collect(),
     });
-    let crowded = report.crowded.iter().map(|crowded| Group {
+    let crowded = measured.crowded.iter().map(|crowded| Group {
         words: format!("{} busy connections at {:.0}/s", crowded.busy, crowded.rate),
         bars: vec![
             bar(format!("{}, alone", crowded.peer), &crowded.alone),

@@ -1,10 +1,17 @@
 //! Latency at a steady rate that every server can do: half of what the slowest did under full load.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use floodgate_servers::Peer;
 use serde::Serialize;
 
-use super::open_loop::{LATE_MAX_MS, Seen};
+use super::Failure;
+use super::exchange::Exchange;
+use super::open_loop::{self, LATE_MAX_MS, Plan, Seen};
+use super::peers::Setting;
+use super::work::Work;
+use crate::cli;
 use crate::spread::Spread;
 
 /// One server at a steady rate, round by round.
@@ -49,12 +56,54 @@ pub struct Row {
     pub latencies: Latencies,
 }
 
-impl Row {
-    /// Nothing yet.
-    pub fn new(peer: &'static str) -> Self {
-        Self {
-            peer,
-            latencies: Latencies::default(),
+/// Asks all of them for the item at the same rate, in turn, round by round.
+///
+/// # Errors
+/// If an answer is wrong, or a server cannot keep the rate.
+pub fn measure(
+    asked: &cli::Bench,
+    setting: &Setting,
+    item: &Exchange,
+    rate: f64,
+    servers: &[(&'static str, &Peer)],
+) -> Result<Steady, Failure> {
+    let row = |(peer, _): &(&'static str, _)| Row {
+        peer,
+        latencies: Latencies::default(),
+    };
+    let mut rows: Vec<Row> = servers.iter().map(row).collect();
+    for round in 1..=asked.rounds {
+        eprintln!("steady {rate:.0}/s: round {round} of {}", asked.rounds);
+        for (row, (_, peer)) in rows.iter_mut().zip(servers) {
+            let plan = asked.steady(setting, peer, item, rate);
+            let seen = open_loop::play(&plan).map_err(|error| format!("{}: {error}", row.peer))?;
+            row.latencies.add(&seen);
+        }
+    }
+    Ok(Steady {
+        work: Work::item().name,
+        connections: asked.busy,
+        rate,
+        rows,
+    })
+}
+
+impl cli::Bench {
+    /// A steady rate of requests by the busy connections.
+    pub(super) fn steady<'a>(
+        &self,
+        setting: &Setting,
+        peer: &Peer,
+        exchange: &'a Exchange,
+        rate: f64,
+    ) -> Plan<'a> {
+        Plan {
+            port: peer.port(),
+            exchange,
+            connections: self.busy,
+            rate,
+            duration: Duration::from_secs(self.seconds),
+            core: setting.load_core(),
         }
     }
 }

@@ -27,6 +27,23 @@ pub struct Told {
     pub p999_us: f64,
 }
 
+impl Told {
+    /// So many answers, all of them right, half of them, 99 of 100 and 999 of 1,000 within so many
+    /// microseconds.
+    pub fn accepted(requests: u64, duration: Duration, within_us: [f64; 3]) -> Self {
+        let [p50_us, p99_us, p999_us] = within_us;
+        Self {
+            requests,
+            duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            failed: 0,
+            refused: 0,
+            p50_us,
+            p99_us,
+            p999_us,
+        }
+    }
+}
+
 /// Asks for `work` over so many connections for so long; `core` binds wrk to one.
 ///
 /// # Errors
@@ -81,6 +98,16 @@ pub fn cpu_ns(processes: &[u32]) -> u64 {
         .flatten()
         .flatten();
     threads.filter_map(|thread| of_thread(thread.path())).sum()
+}
+
+/// Processor time that this thread has used, in nanoseconds.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn own_cpu_ns() -> Result<u64, Failure> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let used = text.split(' ').next().and_then(|used| used.parse().ok());
+    used.ok_or_else(|| "the system does not tell processor times".into())
 }
 
 /// Memory that these processes have for themselves, in KiB.

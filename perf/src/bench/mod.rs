@@ -4,11 +4,17 @@
 //! | module | what is inside |
 //! |---|---|
 //! | `peers` | the servers, and how each is set up |
+//! | `compare` | the same work by several of them, in turn |
+//! | `pass` | an order on its way to an order server |
+//! | `refusals`, `checks` | refusals, and what their signatures take to be checked |
+//! | `sale`, `till` | orders that are accepted |
+//! | `shop`, `lua_sale` | a Floodgate of several processes, and the same sale in nginx, Lua and Redis |
+//! | `credentials` | what buyers show |
 //! | `bare` | a responder that does nothing but answer |
 //! | `load` | wrk, and the processor time that a server used meanwhile |
 //! | `work`, `exchange` | what is asked for, and which answer is right |
 //! | `pages` | the servers that have a page |
-//! | `held`, `idle` | connections that are held open, and what an idle one costs |
+//! | [`held`], `idle` | connections that are held open, and what an idle one costs |
 //! | [`open_loop`], `latency` | a steady rate without coordinated omission, and what was seen at it |
 //! | `crowded` | busy connections beside a crowd of idle ones |
 //! | `report`, `chart` | what was measured, in words and as a picture |
@@ -17,31 +23,37 @@
 
 mod bare;
 mod chart;
+mod checks;
+mod compare;
+mod credentials;
 mod crowded;
 pub mod exchange;
 pub mod held;
 mod idle;
 mod latency;
 mod load;
+mod lua_sale;
 pub mod open_loop;
 mod pages;
+mod pass;
 mod peers;
+mod refusals;
 mod report;
+mod sale;
+mod shop;
+mod till;
 mod work;
-
-use std::time::Duration;
 
 use floodgate_servers::Peer;
 
-use crate::cli;
+use crate::cli::{self, BenchPart};
 use crate::machine::Machine;
+use compare::compare;
 use exchange::Exchange;
-use latency::Steady;
-use open_loop::Plan;
-use pages::Pages;
 use peers::{ALL, Kind, Setting};
-use report::{Report, Row, Table};
-use work::{Doing, Work};
+use refusals::Refusals;
+use report::{Measured, Report};
+use work::Work;
 
 pub use bare::run as run_bare;
 
@@ -59,28 +71,51 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
     let perf = std::env::current_exe()?;
     let floodgate = asked.floodgate.clone();
     let floodgate = floodgate.unwrap_or_else(|| peers::beside(&perf, "floodgate"));
-    let mut report = Report {
+    let pages = asked.pages.canonicalize()?;
+    let mut measured = Measured::default();
+    for &workers in &asked.workers {
+        // With one worker, server and load have a core each.
+        let core = (workers == 1).then_some(0);
+        let setting = Setting {
+            floodgate: floodgate.clone(),
+            perf: perf.clone(),
+            pages: pages.clone(),
+            workers,
+            core,
+        };
+        let item = asked.asks_for(BenchPart::Item);
+        if item || (workers == 1 && asked.asks_for(BenchPart::Latency)) {
+            measured.item(asked, &setting)?;
+        }
+        if asked.asks_for(BenchPart::Pages) {
+            measured.tables.extend(pages::measure(asked, &setting)?);
+        }
+        if asked.asks_for(BenchPart::Pass) {
+            measured.tables.extend(pass::measure(asked, &setting)?);
+        }
+        if asked.asks_for(BenchPart::Refusals) {
+            measured.refusals(refusals::measure(asked, &setting)?);
+        }
+    }
+    if asked.asks_for(BenchPart::Sale) {
+        // All processes of a sale share all cores.
+        let setting = Setting {
+            workers: asked.workers.iter().copied().max().unwrap_or(1),
+            core: None,
+            floodgate,
+            perf,
+            pages,
+        };
+        measured.sale = Some(sale::measure(asked, &setting)?);
+    }
+    let report = Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),
         machine: Machine::this(),
         is_release: !cfg!(debug_assertions),
         rounds: asked.rounds,
         seconds: asked.seconds,
-        tables: Vec::new(),
-        steady: None,
-        crowded: Vec::new(),
-        idle: Vec::new(),
+        measured,
     };
-    for &workers in &asked.workers {
-        let setting = Setting {
-            floodgate: floodgate.clone(),
-            perf: perf.clone(),
-            pages: asked.pages.canonicalize()?,
-            workers,
-            // With one worker, server and load have a core each.
-            core: (workers == 1).then_some(0),
-        };
-        measure(asked, &setting, &mut report)?;
-    }
     let text = report.told();
     print!("{text}");
     if let Some(folder) = &asked.out {
@@ -93,76 +128,43 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Measures everything with so many workers.
-fn measure(asked: &cli::Bench, setting: &Setting, report: &mut Report) -> Result<(), Failure> {
-    let alone = setting.workers == 1;
-    let servers = Servers::start(setting, &ALL)?;
-    // Before any load, which would leave memory behind that connections could take.
-    if alone {
-        report.idle = servers.idle(asked.idle)?;
-    }
-    for work in [Work::item(), Work::order_without_token()] {
-        for &connections in &asked.connections {
-            let doing = servers.doing(&work);
-            report
-                .tables
-                .push(compare(asked, setting, &doing, connections)?);
+impl Measured {
+    fn item(&mut self, asked: &cli::Bench, setting: &Setting) -> Result<(), Failure> {
+        let servers = Servers::start(setting, &ALL)?;
+        let (work, alone) = (Work::item(), setting.workers == 1);
+        if asked.asks_for(BenchPart::Item) {
+            // Before any load, which would leave memory behind that connections could take.
+            if alone {
+                self.idle = servers.idle(asked.idle)?;
+            }
+            for &connections in &asked.connections {
+                let table = compare(asked, setting, &work, connections, &servers.named())?;
+                self.tables.push(table);
+            }
         }
-    }
-    if alone && let Some(rate) = report.rate_for_all(Work::item().name, asked.busy) {
-        report.steady = Some(servers.steady(asked, setting, rate)?);
-    }
-    let floodgate = servers.floodgate()?;
-    let pages = Pages::start(setting, floodgate)?;
-    for doing in [pages.whole(floodgate), pages.unchanged(floodgate)?] {
-        for &connections in &asked.connections {
-            report
-                .tables
-                .push(compare(asked, setting, &doing, connections)?);
-        }
-    }
-    let item = servers.item.clone();
-    drop((pages, servers));
-    if let Some(steady) = report.steady.as_ref().filter(|_| alone) {
-        report.crowded = crowded::measure(asked, setting, &item, steady.rate)?;
-    }
-    Ok(())
-}
-
-/// Compares servers at their work, round by round.
-fn compare(
-    asked: &cli::Bench,
-    setting: &Setting,
-    doing: &[Doing<'_>],
-    connections: usize,
-) -> Result<Table, Failure> {
-    let mut rows: Vec<Row> = doing.iter().map(|doing| Row::new(doing.name)).collect();
-    let work = doing.first().ok_or("nothing to do")?.work.name;
-    let workers = setting.workers;
-    for round in 1..=asked.rounds {
-        eprintln!(
-            "{work}, {connections} connections, workers {workers}: round {round} of {}",
-            asked.rounds
-        );
-        for (row, Doing { peer, work, .. }) in rows.iter_mut().zip(doing) {
-            let load = |duration| {
-                load::load(
-                    peer.port(),
-                    work,
-                    connections,
-                    duration,
-                    setting.load_core(),
-                )
+        if alone && asked.asks_for(BenchPart::Latency) {
+            let rate = match self.rate_for_all(work.name, asked.busy) {
+                Some(rate) => rate,
+                None => {
+                    let table = compare(asked, setting, &work, asked.busy, &servers.named())?;
+                    self.tables.push(table);
+                    let rate = self.rate_for_all(work.name, asked.busy);
+                    rate.ok_or("nobody's rate is known")?
+                }
             };
-            // Connections are made, and what is lazy is done, before it counts.
-            load(Duration::from_secs(1))?;
-            let processes = peer.processes();
-            let before = load::cpu_ns(&processes);
-            let told = load(asked.duration())?;
-            row.add(told, load::cpu_ns(&processes) - before);
+            let (named, item) = (servers.named(), servers.item.clone());
+            self.steady = Some(latency::measure(asked, setting, &item, rate, &named)?);
+            drop(servers);
+            self.crowded = crowded::measure(asked, setting, &item, rate)?;
         }
+        Ok(())
     }
-    Ok(Table::new(work, connections, workers, rows))
+
+    fn refusals(&mut self, refusals: Refusals) {
+        self.tables.extend(refusals.tables);
+        self.beside.extend(refusals.beside);
+        self.checks = refusals.checks;
+    }
 }
 
 /// Servers that have been started and were seen to answer rightly.
@@ -177,10 +179,10 @@ struct Servers {
 impl Servers {
     /// Starts these, of which Floodgate is the first.
     fn start(setting: &Setting, kinds: &[Kind]) -> Result<Self, Failure> {
-        let item = Work::item();
         let floodgate = Kind::Floodgate.start(setting, &[], 0);
+        let item = Work::item();
         let (_, body) = peers::ask(floodgate.port(), &item)?;
-        let origin = setting.bare(&body);
+        let origin = setting.bare(200, &body);
         let mut all = vec![(Kind::Floodgate, floodgate)];
         for &kind in kinds.iter().skip(1) {
             let peer = kind.start(setting, &body, origin.port());
@@ -200,17 +202,9 @@ impl Servers {
         })
     }
 
-    fn floodgate(&self) -> Result<&Peer, Failure> {
-        let (_, floodgate) = self.all.first().ok_or("no Floodgate")?;
-        Ok(floodgate)
-    }
-
-    /// Those that can do it.
-    fn doing(&self, work: &Work) -> Vec<Doing<'_>> {
-        let doing = self.all.iter().filter(|(kind, _)| kind.does(work));
-        doing
-            .map(|(kind, peer)| Doing::new(kind.name(), peer, work.clone()))
-            .collect()
+    fn named(&self) -> Vec<(&'static str, &Peer)> {
+        let all = self.all.iter();
+        all.map(|(kind, peer)| (kind.name(), peer)).collect()
     }
 
     fn idle(&self, connections: usize) -> Result<Vec<idle::Idle>, Failure> {
@@ -219,48 +213,5 @@ impl Servers {
             idle::measure(kind.name(), peer.port(), connections, &self.item, processes)
         });
         asked.collect()
-    }
-
-    /// The item from all of them at the same steady rate.
-    fn steady(&self, asked: &cli::Bench, setting: &Setting, rate: f64) -> Result<Steady, Failure> {
-        let named = |(kind, _): &(Kind, Peer)| latency::Row::new(kind.name());
-        let mut rows: Vec<_> = self.all.iter().map(named).collect();
-        for round in 1..=asked.rounds {
-            eprintln!("steady {rate:.0}/s: round {round} of {}", asked.rounds);
-            for (row, (_, peer)) in rows.iter_mut().zip(&self.all) {
-                let plan = asked.steady(setting, peer, &self.item, rate);
-                row.latencies.add(&open_loop::play(&plan)?);
-            }
-        }
-        Ok(Steady {
-            work: Work::item().name,
-            connections: asked.busy,
-            rate,
-            rows,
-        })
-    }
-}
-
-impl cli::Bench {
-    const fn duration(&self) -> Duration {
-        Duration::from_secs(self.seconds)
-    }
-
-    /// A steady rate of requests by the busy connections.
-    fn steady<'a>(
-        &self,
-        setting: &Setting,
-        peer: &Peer,
-        exchange: &'a Exchange,
-        rate: f64,
-    ) -> Plan<'a> {
-        Plan {
-            port: peer.port(),
-            exchange,
-            connections: self.busy,
-            rate,
-            duration: self.duration(),
-            core: setting.load_core(),
-        }
     }
 }

@@ -7,29 +7,31 @@ use floodgate_servers::Peer;
 use tempfile::TempDir;
 
 use super::Failure;
+use super::compare::compare;
 use super::exchange::fetch;
 use super::peers::{Kind, Setting};
-use super::work::{Doing, Work, request};
+use super::report::Table;
+use super::work::{Work, request};
+use crate::cli;
 
-const NGINX: &str = "nginx, compressed file";
 /// The largest of them.
 const PAGE: &str = "/resources/item.html";
 /// Longer than any page here.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Servers that have the page, beside Floodgate.
-pub struct Pages {
+/// Servers that have the page.
+struct Pages {
+    floodgate: Peer,
     bare: Peer,
     nginx: Peer,
-    /// The page as Floodgate sends it.
-    body: Vec<u8>,
     _folder: TempDir,
 }
 
 impl Pages {
     /// Starts them. They have the page as Floodgate sends it, which must be the file that it was made from.
-    pub fn start(setting: &Setting, floodgate: &Peer) -> Result<Self, Failure> {
-        let answer = fetch(floodgate.port(), &asked(None))?;
+    fn start(setting: &Setting) -> Result<Self, Failure> {
+        let floodgate = Kind::Floodgate.start(setting, &[], 0);
+        let answer = fetch(floodgate.port(), &asked(&[]))?;
         if (answer.status, answer.header("content-encoding")) != (200, Some("br")) {
             return Err("Floodgate's page is not compressed".into());
         }
@@ -47,11 +49,8 @@ impl Pages {
         std::fs::write(&file, page)?;
         std::fs::write(&small, &answer.body)?;
 
-        let config = setting.nginx_config(include_str!("../../peers/nginx-static.conf"));
+        let config = include_str!("../../peers/nginx-static.conf");
         let config = config.replace("@PAGES@", &folder.path().display().to_string());
-        let files = [("nginx.conf", config.as_str())];
-        let words = ["nginx", "-c", "@FOLDER@/nginx.conf"];
-        let first = Work::page(asked(None));
         let (perf, workers) = (setting.perf.display(), setting.workers);
         let (perf, workers) = (perf.to_string(), workers.to_string());
         let small = small.display().to_string();
@@ -66,52 +65,70 @@ impl Pages {
             &workers,
         ];
         let pages = Self {
-            bare: setting.start_for(&first, &[], &bare),
-            nginx: setting.start_for(&first, &files, &words),
-            body: answer.body,
+            bare: setting.start(&[], &bare, &whole()),
+            nginx: setting.nginx(&config, &[], &whole()),
+            floodgate,
             _folder: folder,
         };
-        for peer in [&pages.bare, &pages.nginx] {
-            let answer = fetch(peer.port(), &asked(None))?;
-            if (answer.status, &answer.body) != (200, &pages.body) {
-                return Err("a page is another one than Floodgate's".into());
+        for (name, peer) in pages.named() {
+            if fetch(peer.port(), &asked(&[]))?.body != answer.body {
+                return Err(format!("{name} has another page").into());
             }
         }
         Ok(pages)
     }
 
-    /// The page, and who sends it.
-    pub fn whole<'a>(&'a self, floodgate: &'a Peer) -> Vec<Doing<'a>> {
-        let page = |(name, peer)| Doing::new(name, peer, Work::page(asked(None)));
-        let all = [
-            (Kind::Floodgate.name(), floodgate),
+    fn named(&self) -> [(&'static str, &Peer); 3] {
+        [
+            (Kind::Floodgate.name(), &self.floodgate),
             (Kind::Bare.name(), &self.bare),
-            (NGINX, &self.nginx),
-        ];
-        all.map(page).into()
-    }
-
-    /// The page for who has it already, and who tells him so: each by the tag that it gave itself.
-    pub fn unchanged<'a>(&'a self, floodgate: &'a Peer) -> Result<Vec<Doing<'a>>, Failure> {
-        let mut all = Vec::new();
-        for (name, peer) in [(Kind::Floodgate.name(), floodgate), (NGINX, &self.nginx)] {
-            let answer = fetch(peer.port(), &asked(None))?;
-            let tag = answer.header("etag").ok_or("a page without a tag")?;
-            let work = Work::unchanged(asked(Some(tag)));
-            let again = fetch(peer.port(), &asked(Some(tag)))?;
-            if (again.status, again.body.as_slice()) != (304, b"".as_slice()) {
-                return Err(format!("{name} sends the page again").into());
-            }
-            all.push(Doing::new(name, peer, work));
-        }
-        Ok(all)
+            ("nginx, compressed file", &self.nginx),
+        ]
     }
 }
 
-/// The request, as a browser makes it that has the page with this tag already.
-fn asked(tag: Option<&str>) -> String {
+/// Measures the page, and what is said to those who have it already.
+///
+/// # Errors
+/// If a server sends another page, or sends it to those who have it.
+pub fn measure(cli: &cli::Bench, setting: &Setting) -> Result<Vec<Table>, Failure> {
+    let pages = Pages::start(setting)?;
+    let [floodgate, bare, nginx] = pages.named();
+    let mut tags = Vec::new();
+    for (name, peer) in [floodgate, nginx] {
+        let answer = fetch(peer.port(), &asked(&[]))?;
+        let tag = answer.header("etag").ok_or("a page without a tag")?;
+        let again = fetch(peer.port(), &asked(&[tag]))?;
+        if again.status != 304 {
+            return Err(format!("{name} sends the page again").into());
+        }
+        tags.push(tag.to_owned());
+    }
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    let unchanged = Work::page("page that has not changed", 304, asked(&tags));
+    let mut tables = Vec::new();
+    for &connections in &cli.connections {
+        let servers = [floodgate, bare, nginx];
+        tables.push(compare(cli, setting, &whole(), connections, &servers)?);
+    }
+    for &connections in &cli.connections {
+        let servers = [floodgate, nginx];
+        tables.push(compare(cli, setting, &unchanged, connections, &servers)?);
+    }
+    Ok(tables)
+}
+
+fn whole() -> Work {
+    Work::page("page, compressed beforehand", 200, asked(&[]))
+}
+
+/// The request, as a browser makes it that has the page with one of these tags already.
+fn asked(tags: &[&str]) -> String {
+    let tags = tags.join(", ");
     let mut headers = vec![("Accept-Encoding", "br, gzip")];
-    headers.extend(tag.map(|tag| ("If-None-Match", tag)));
+    if !tags.is_empty() {
+        headers.push(("If-None-Match", &tags));
+    }
     request("GET", PAGE, &headers, "")
 }
 

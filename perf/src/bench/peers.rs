@@ -71,11 +71,6 @@ impl Kind {
         }
     }
 
-    /// Whether it can do that work at all: only Floodgate knows what to refuse.
-    pub fn does(self, work: &Work) -> bool {
-        self == Self::Floodgate || !work.is_refused()
-    }
-
     /// Starts it. `body` is the item as Floodgate answers it, and `origin` serves it.
     ///
     /// # Panics
@@ -87,21 +82,18 @@ impl Kind {
             let config = config.replace("@ORIGIN@", &origin.to_string());
             config.replace("@BODY@", &text)
         };
-        let nginx = |config: &str| {
-            let config = own(&setting.nginx_config(config));
-            let files = [("nginx.conf", config.as_str()), ("item.json", &*text)];
-            setting.start(&files, &["nginx", "-c", "@FOLDER@/nginx.conf"])
-        };
+        let item = Work::item();
+        let nginx = |config: &str| setting.nginx(&own(config), &[("item.json", &text)], &item);
         match self {
             Self::Floodgate => setting.floodgate(),
-            Self::Bare => setting.bare(body),
+            Self::Bare => setting.bare(200, body),
             Self::NginxReturn => nginx(include_str!("../../peers/nginx-return.conf")),
             Self::NginxCache => nginx(include_str!("../../peers/nginx-cache.conf")),
             Self::NginxLua => nginx(include_str!("../../peers/nginx-lua.conf")),
             Self::Haproxy => {
                 let config = own(include_str!("../../peers/haproxy.cfg"));
                 let words = ["haproxy", "-db", "-f", "@FOLDER@/haproxy.cfg"];
-                setting.start(&[("haproxy.cfg", &config)], &words)
+                setting.start(&[("haproxy.cfg", &config)], &words, &item)
             }
             Self::Varnish => {
                 let config = own(include_str!("../../peers/varnish.vcl"));
@@ -123,15 +115,28 @@ impl Kind {
                     "-p",
                     "thread_pool_min=100",
                 ];
-                setting.start(&[("varnish.vcl", &config)], &words)
+                setting.start(&[("varnish.vcl", &config)], &words, &item)
             }
         }
     }
 }
 
 impl Setting {
+    /// The same on the core where the load is: for what a server asks.
+    pub fn beside(&self) -> Self {
+        Self {
+            core: self.core.map(|core| core + 1),
+            ..self.clone()
+        }
+    }
+
+    /// The core that the load is bound to.
+    pub fn load_core(&self) -> Option<usize> {
+        self.core.map(|core| core + 1)
+    }
+
     /// The bare responder, which is also the origin of those that keep copies.
-    pub fn bare(&self, body: &[u8]) -> Peer {
+    pub fn bare(&self, status: u16, body: &[u8]) -> Peer {
         let text = String::from_utf8_lossy(body);
         let (perf, workers) = (self.perf.display().to_string(), self.workers.to_string());
         let words = [
@@ -139,12 +144,28 @@ impl Setting {
             "bare",
             "--port",
             "@PORT@",
+            "--status",
+            &status.to_string(),
             "--body",
-            "@FOLDER@/item.json",
+            "@FOLDER@/answer.json",
             "--workers",
             &workers,
         ];
-        self.start(&[("item.json", &text)], &words)
+        let ready = Work {
+            status,
+            ..Work::item()
+        };
+        self.start(&[("answer.json", &text)], &words, &ready)
+    }
+
+    /// nginx, with further files in its folder.
+    pub fn nginx(&self, config: &str, files: &[(&str, &str)], ready: &Work) -> Peer {
+        let config = config
+            .replace("@WORKERS@", &self.workers.to_string())
+            .replace(" modules/", &format!(" {MODULES}modules/"));
+        let mut all = vec![("nginx.conf", config.as_str())];
+        all.extend(files);
+        self.start(&all, &["nginx", "-c", "@FOLDER@/nginx.conf"], ready)
     }
 
     /// Floodgate with everything on: rules, limits, metrics.
@@ -156,34 +177,19 @@ impl Setting {
                 "pages = \"../html\"",
                 &format!("pages = {:?}\nthreads = {}", self.pages, self.workers),
             );
-        let words = "What the crowd comes for. ".repeat(DESCRIPTION_CHARS / 26);
-        let catalog = CATALOG.replace("What the crowd comes for.", words.trim_end());
+        let catalog = catalog();
         let files = [
             ("config/floodgate.toml", config.as_str()),
             ("config/catalog.toml", &catalog),
             ("config/promos/crowd.toml", PROMO),
         ];
         let floodgate = self.floodgate.display().to_string();
-        self.start(&files, &[&floodgate, "run", "--config", "@FOLDER@/config"])
+        let words = [&floodgate, "run", "--config", "@FOLDER@/config"];
+        self.start(&files, &words, &Work::item())
     }
 
-    fn start(&self, files: &[(&str, &str)], words: &[&str]) -> Peer {
-        self.start_for(&Work::item(), files, words)
-    }
-
-    /// A configuration of nginx for here.
-    pub fn nginx_config(&self, config: &str) -> String {
-        let config = config.replace("@WORKERS@", &self.workers.to_string());
-        config.replace("modules/", &format!("{MODULES}modules/"))
-    }
-
-    /// The core that the load is bound to.
-    pub fn load_core(&self) -> Option<usize> {
-        self.core.map(|core| core + 1)
-    }
-
-    /// Starts a server of these files by these words, and waits until it does its first work.
-    pub fn start_for(&self, first: &Work, files: &[(&str, &str)], words: &[&str]) -> Peer {
+    /// Starts the program that `words` name, and waits until it answers `ready` rightly.
+    pub fn start(&self, files: &[(&str, &str)], words: &[&str], ready: &Work) -> Peer {
         let core = self.core.map(|core| core.to_string());
         let mut all = Vec::new();
         if let Some(core) = &core {
@@ -191,9 +197,15 @@ impl Setting {
         }
         all.extend(words);
         Peer::start(files, &all, |port| {
-            ask(port, first).is_ok_and(|(status, _)| status == first.status)
+            ask(port, ready).is_ok_and(|(status, _)| status == ready.status)
         })
     }
+}
+
+/// A shop with one item.
+pub fn catalog() -> String {
+    let words = "What the crowd comes for. ".repeat(DESCRIPTION_CHARS / 26);
+    CATALOG.replace("What the crowd comes for.", words.trim_end())
 }
 
 /// One request, and what is answered: its status and body.

@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::checks::Checks;
 use super::crowded::{self, Crowded};
 use super::idle::Idle;
 use super::latency::Steady;
 use super::load::Told;
+use super::refusals::Beside;
+use super::sale::Sale;
 use crate::machine::Machine;
 use crate::spread::{Spread, median};
 
@@ -24,11 +27,25 @@ pub struct Report {
     pub rounds: usize,
     /// For how long each time.
     pub seconds: u64,
+    /// What was measured.
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+/// The figures.
+#[derive(Debug, Default, Serialize)]
+pub struct Measured {
     /// What was compared.
     pub tables: Vec<Table>,
-    /// Latency at a steady rate; absent where one worker was not asked for.
+    /// Refusals beside the cached item.
+    pub beside: Vec<Beside>,
+    /// What signatures take to be checked.
+    pub checks: Option<Checks>,
+    /// Orders that were accepted.
+    pub sale: Option<Sale>,
+    /// Latency at a steady rate, by one worker.
     pub steady: Option<Steady>,
-    /// Busy connections beside idle ones; likewise.
+    /// Busy connections beside idle ones.
     pub crowded: Vec<Crowded>,
     /// What idle connections cost.
     pub idle: Vec<Idle>,
@@ -110,18 +127,59 @@ impl Table {
     }
 }
 
-impl Report {
-    /// A rate that every server can keep: half of what the slowest one did at this work by one worker, over as
-    /// many connections, or over the fewest that were measured.
-    pub fn rate_for_all(&self, work: &str, connections: usize) -> Option<f64> {
-        let tables = self.tables.iter();
-        let table = tables
-            .filter(|table| table.work == work && table.workers == 1)
-            .min_by_key(|table| (table.connections != connections, table.connections))?;
-        let rates = table.rows.iter().map(|row| median(&row.rates));
-        rates.min_by(f64::total_cmp).map(|slowest| slowest / 2.0)
+impl Table {
+    fn tell(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "\n{}, {} connections, workers: {}",
+            self.work, self.connections, self.workers
+        );
+        for row in &self.rows {
+            let _ = write!(
+                text,
+                "  {:32} {:6.2} us a request {:9.0}/s   p50 {:6.2} ms  p99 {:6.2} ms  p99.9 {:6.2} ms",
+                row.peer,
+                median(&row.cpu_us),
+                median(&row.rates),
+                median(&row.p50_ms),
+                median(&row.p99_ms),
+                median(&row.p999_ms),
+            );
+            let _ = match row.ratio {
+                Some(ratio) => writeln!(
+                    text,
+                    "   {:.2} x ({:.2} to {:.2})",
+                    ratio.median, ratio.low, ratio.high
+                ),
+                None => writeln!(text),
+            };
+        }
     }
+}
 
+impl Sale {
+    fn tell(&self, text: &mut String) {
+        let _ = writeln!(text, "\nprocessor time for an accepted order, each process");
+        for process in &self.processes {
+            let _ = writeln!(
+                text,
+                "  {:32} {:14} {:6.2} us",
+                process.peer,
+                process.name,
+                median(&process.cpu_us)
+            );
+        }
+        if let Some(rates) = self.rates {
+            let _ = writeln!(
+                text,
+                "  Floodgate accepts {:.2} x as many a second ({:.2} to {:.2})",
+                rates.median, rates.low, rates.high
+            );
+        }
+    }
+}
+
+impl Report {
     /// The report in words.
     pub fn told(&self) -> String {
         let mut text = String::new();
@@ -133,39 +191,21 @@ impl Report {
             "{}\n{}, {} cores, Linux {}, {build} build; medians of {} rounds of {} s",
             self.command, machine.cpu, machine.cores, machine.kernel, self.rounds, self.seconds
         );
-        for table in &self.tables {
-            let _ = writeln!(
-                text,
-                "\n{}, {} connections, workers: {}",
-                table.work, table.connections, table.workers
-            );
-            for row in &table.rows {
-                let _ = write!(
-                    text,
-                    "  {:32} {:6.2} us a request {:9.0}/s   p50 {:6.2} ms  p99 {:6.2} ms  p99.9 {:6.2} ms",
-                    row.peer,
-                    median(&row.cpu_us),
-                    median(&row.rates),
-                    median(&row.p50_ms),
-                    median(&row.p99_ms),
-                    median(&row.p999_ms),
-                );
-                let _ = match row.ratio {
-                    Some(ratio) => writeln!(
-                        text,
-                        "   {:.2} x ({:.2} to {:.2})",
-                        ratio.median, ratio.low, ratio.high
-                    ),
-                    None => writeln!(text),
-                };
-            }
+        for table in self.measured.all() {
+            table.tell(&mut text);
         }
-        if let Some(steady) = &self.steady {
+        self.measured.tell_checks(&mut text);
+        if let Some(sale) = &self.measured.sale {
+            sale.tell(&mut text);
+        }
+        if let Some(steady) = &self.measured.steady {
             steady.tell(&mut text);
         }
-        crowded::tell(&mut text, &self.crowded);
-        let _ = writeln!(text, "\nmemory for an idle connection");
-        for idle in &self.idle {
+        crowded::tell(&mut text, &self.measured.crowded);
+        if !self.measured.idle.is_empty() {
+            let _ = writeln!(text, "\nmemory for an idle connection");
+        }
+        for idle in &self.measured.idle {
             let _ = writeln!(
                 text,
                 "  {:32} {:6.1} KiB ({} connections)",
@@ -173,6 +213,55 @@ impl Report {
             );
         }
         text
+    }
+}
+
+impl Measured {
+    /// A rate that every server can keep: half of what the slowest one did at this work by one worker, over as
+    /// many connections, or over the fewest that were measured.
+    pub fn rate_for_all(&self, work: &str, connections: usize) -> Option<f64> {
+        let tables = self.tables.iter();
+        let table = tables
+            .filter(|table| table.work == work && table.workers == 1)
+            .min_by_key(|table| (table.connections != connections, table.connections))?;
+        let rates = table.rows.iter().map(|row| median(&row.rates));
+        rates.min_by(f64::total_cmp).map(|slowest| slowest / 2.0)
+    }
+
+    /// All tables, that of the sale last.
+    pub fn all(&self) -> impl Iterator<Item = &Table> {
+        let sale = self.sale.iter().map(|sale| &sale.table);
+        self.tables.iter().chain(sale)
+    }
+
+    fn tell_checks(&self, text: &mut String) {
+        let Some(checks) = &self.checks else {
+            return;
+        };
+        let _ = writeln!(
+            text,
+            "\nchecking a signature: session {:.2} us, access token {:.2} us, forged one {:.2} us",
+            median(&checks.session_us),
+            median(&checks.token_us),
+            median(&checks.forged_us)
+        );
+        let _ = writeln!(
+            text,
+            "\nrefusals without those checks, beside the cached item"
+        );
+        for beside in &self.beside {
+            let times = beside.items.map_or_else(String::new, |times| {
+                format!(
+                    "{:.2} x ({:.2} to {:.2})",
+                    times.median, times.low, times.high
+                )
+            });
+            let _ = writeln!(
+                text,
+                "  {:56} {:5} connections, workers: {}  checks {:5.2} us, the rest {times}",
+                beside.work, beside.connections, beside.workers, beside.checks_us
+            );
+        }
     }
 }
 

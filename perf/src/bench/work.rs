@@ -1,7 +1,5 @@
 //! What is asked for, and which answer is the right one.
 
-use floodgate_servers::Peer;
-
 /// Requests of one kind.
 #[derive(Debug, Clone)]
 pub struct Work {
@@ -32,20 +30,11 @@ impl Work {
         }
     }
 
-    /// A page, compressed.
-    pub fn page(request: String) -> Self {
+    /// A page, or what is said of it, to a request for it.
+    pub fn page(name: &'static str, status: u16, request: String) -> Self {
         Self {
-            name: "page, compressed beforehand",
-            status: 200,
-            requests: vec![request],
-        }
-    }
-
-    /// A page that the browser has already.
-    pub fn unchanged(request: String) -> Self {
-        Self {
-            name: "page that has not changed",
-            status: 304,
+            name,
+            status,
             requests: vec![request],
         }
     }
@@ -53,24 +42,6 @@ impl Work {
     /// Whether the right answer is a refusal.
     pub const fn is_refused(&self) -> bool {
         self.status >= 400
-    }
-}
-
-/// A server, and the work that it is to do.
-#[derive(Clone)]
-pub struct Doing<'a> {
-    /// What it is called.
-    pub name: &'static str,
-    /// It.
-    pub peer: &'a Peer,
-    /// What is asked of it.
-    pub work: Work,
-}
-
-impl<'a> Doing<'a> {
-    /// This work by this server.
-    pub const fn new(name: &'static str, peer: &'a Peer, work: Work) -> Self {
-        Self { name, peer, work }
     }
 }
 

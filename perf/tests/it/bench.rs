@@ -57,7 +57,10 @@ fn every_server_does_every_work_and_is_measured() {
     let folder = out.path().display().to_string();
     let output = bench(Path::new("/usr/bin"), &["--out", &folder]);
     let (told, errors) = (output.stdout, output.stderr);
-    let (told, errors) = (String::from_utf8_lossy(&told), String::from_utf8_lossy(&errors));
+    let (told, errors) = (
+        String::from_utf8_lossy(&told),
+        String::from_utf8_lossy(&errors),
+    );
     assert!(output.status.success(), "{told}{errors}");
 
     let read = |name: &str| std::fs::read_to_string(out.path().join(name)).unwrap();
@@ -142,5 +145,8 @@ fn a_server_that_answers_wrongly_is_a_failure() {
     let output = bench(folder.path(), &[]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    assert!(errors.contains("nginx, fixed answer answers something else"), "{errors}");
+    assert!(
+        errors.contains("nginx, fixed answer answers something else"),
+        "{errors}"
+    );
 }
