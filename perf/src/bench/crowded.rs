@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::exchange::Exchange;
 use super::latency::{Latencies, tell_marks};
 use super::open_loop;
 use super::peers::{Kind, Setting};
@@ -46,7 +45,6 @@ pub struct Crowded {
 pub fn measure(
     asked: &cli::Bench,
     setting: &Setting,
-    exchange: &Exchange,
     rate: f64,
 ) -> Result<Vec<Crowded>, Failure> {
     let (idle, busy) = (asked.held, asked.busy);
@@ -60,6 +58,7 @@ pub fn measure(
         .into());
     }
     let servers = Servers::start(setting, &[Kind::Floodgate, Kind::NginxCache])?;
+    let exchange = &servers.item;
     let mut all = Vec::new();
     for (kind, _) in &servers.all {
         all.push(Crowded {
@@ -79,14 +78,17 @@ pub fn measure(
         );
         for (crowded, (_, peer)) in all.iter_mut().zip(&servers.all) {
             let plan = asked.steady(setting, peer, exchange, rate);
-            crowded.alone.add(&open_loop::play(&plan)?);
+            let play = || {
+                open_loop::play(&plan).map_err(|error| format!("{}: {error}", crowded.peer))
+            };
+            crowded.alone.add(&play()?);
             let memory = || load::memory_kib(&peer.processes());
             let (mut held, kib) = idle::hold(peer.port(), idle, exchange, memory)?;
             // Later ones take what the first ones left.
             if round == 1 {
                 crowded.kib = kib;
             }
-            crowded.beside.add(&open_loop::play(&plan)?);
+            crowded.beside.add(&play()?);
             held.ask(exchange)
                 .map_err(|error| format!("{}: {error}", crowded.peer))?;
             drop(held);

@@ -152,10 +152,10 @@ impl Measured {
                     rate.ok_or("nobody's rate is known")?
                 }
             };
-            let (named, item) = (servers.named(), servers.item.clone());
-            self.steady = Some(latency::measure(asked, setting, &item, rate, &named)?);
+            let (item, named) = (&servers.item, servers.named());
+            self.steady = Some(latency::measure(asked, setting, item, rate, &named)?);
             drop(servers);
-            self.crowded = crowded::measure(asked, setting, &item, rate)?;
+            self.crowded = crowded::measure(asked, setting, rate)?;
         }
         Ok(())
     }
