@@ -26,7 +26,7 @@ fn bench(first: &Path, words: &[&str]) -> Output {
     Command::new(PERF)
         .args(["bench", "--rounds", "1", "--seconds", "1", "--workers", "1"])
         .args(["--connections", "8", "--busy", "8", "--idle", "50"])
-        .args(["--held", "200", "--floodgate"])
+        .args(["--held", "200", "--orders", "300", "--floodgate"])
         .arg(floodgate())
         .args(["--pages", concat!(env!("CARGO_MANIFEST_DIR"), "/../html")])
         .args(words)
@@ -81,19 +81,29 @@ fn every_server_does_every_work_and_is_measured() {
         assert!(found.next().is_none(), "{work} twice");
         rows
     };
-    let static_nginx = "nginx, compressed file";
+    let (file, pass) = ("nginx, compressed file", "nginx, proxy_pass");
+    let sale = ["Floodgate", "nginx + Lua + Redis"];
     for (work, right) in [
         ("cached item", &servers[..]),
-        ("order without a token, refused", &["Floodgate"]),
         (
             "page, compressed beforehand",
-            &["Floodgate", "bare epoll responder", static_nginx],
+            &["Floodgate", "bare epoll responder", file],
         ),
-        ("page that has not changed", &["Floodgate", static_nginx]),
+        ("page that has not changed", &["Floodgate", file]),
+        ("order passed on", &["Floodgate", pass]),
+        ("order without a token, refused", &sale),
+        ("access token for a promo that is sold out, refused", &sale),
+        ("order with a forged token, refused", &sale),
+        (
+            "cached item, by the edge as a process of its own",
+            &sale[..1],
+        ),
     ] {
         assert_eq!(names(table(work), "peer"), right, "{work}");
     }
-    for table in report["tables"].as_array().unwrap() {
+    assert_eq!(names(&report["sale"]["table"]["rows"], "peer"), sale);
+    let tables = report["tables"].as_array().unwrap().iter();
+    for table in tables.chain([&report["sale"]["table"]]) {
         let rows = table["rows"].as_array().unwrap();
         assert!(rows[0].get("ratio").is_none(), "{table}");
         for ratio in rows.iter().skip(1).map(|row| &row["ratio"]["median"]) {
@@ -123,7 +133,7 @@ fn every_server_does_every_work_and_is_measured() {
 
     assert_eq!(told, read("bench.txt"));
     let chart = read("bench.svg");
-    for name in servers.iter().chain([&static_nginx]) {
+    for name in servers.iter().chain(&[file, pass, sale[1]]) {
         assert!(told.contains(name) && chart.contains(name), "{name}");
     }
 }
