@@ -9,7 +9,7 @@ file:close()
 
 -- One that never changes is asked for once, more are asked for each time.
 if #requests == 1 then
-  wrk.request = function() return requests[1] end
+  wrk.format = function() return requests[1] end
 else
   local last = 0
   request = function()
@@ -21,7 +21,7 @@ end
 function done(summary, latency)
   local e = summary.errors
   io.write(string.format(
-    '{"requests":%d,"duration_us":%d,"failed":%d,"refused":%d,"p50_us":%d,"p99_us":%d,"p999_us":%d}\n',
-    summary.requests, summary.duration, e.connect + e.read + e.write + e.timeout, e.status,
+    '{"requests":%d,"bytes":%d,"duration_us":%d,"failed":%d,"refused":%d,"p50_us":%d,"p99_us":%d,"p999_us":%d}\n',
+    summary.requests, summary.bytes, summary.duration, e.connect + e.read + e.write + e.timeout, e.status,
     latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
 end

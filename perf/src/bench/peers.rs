@@ -190,7 +190,7 @@ impl Setting {
         }
         all.extend(words);
         Peer::start(files, &all, |port| {
-            ask(port, ready).is_ok_and(|(status, _)| status == ready.status)
+            ask(port, ready).is_ok_and(|answer| answer.status == ready.status)
         })
     }
 }
@@ -201,11 +201,22 @@ pub fn catalog() -> String {
     CATALOG.replace("What the crowd comes for.", words.trim_end())
 }
 
-/// One request, and what is answered: its status and body.
+/// What a server answers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// How long it was, its head included.
+    pub length: usize,
+}
+
+/// One request, and what is answered.
 ///
 /// # Errors
 /// If there is no answer in time, or none that can be read.
-pub fn ask(port: u16, work: &Work) -> Result<(u16, Vec<u8>), Failure> {
+pub fn ask(port: u16, work: &Work) -> Result<Answer, Failure> {
     let request = work.requests.first().ok_or("nothing to ask")?;
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -228,7 +239,11 @@ pub fn ask(port: u16, work: &Work) -> Result<(u16, Vec<u8>), Failure> {
                 })
                 .ok_or("an answer without a length")?;
             if let Some(body) = answer.get(end..end + length) {
-                return Ok((response.code.unwrap_or_default(), body.to_vec()));
+                return Ok(Answer {
+                    status: response.code.unwrap_or_default(),
+                    body: body.to_vec(),
+                    length: end + length,
+                });
             }
         }
         match stream.read(&mut buffer)? {
