@@ -62,6 +62,12 @@ pub struct Bench {
     /// Connections that are opened and left idle
     #[arg(long, default_value_t = 1_000, value_parser = number)]
     pub idle: usize,
+    /// Connections that ask at a steady rate: half of what the slowest server can do
+    #[arg(long, default_value_t = 64, value_parser = number)]
+    pub busy: usize,
+    /// Connections that are held idle beside those, in one of the measurements
+    #[arg(long, default_value_t = 10_000, value_parser = number)]
+    pub held: usize,
     /// Rounds, all servers in turn
     #[arg(long, default_value_t = 5, value_parser = number)]
     pub rounds: usize,
@@ -82,11 +88,22 @@ pub struct Bench {
     pub out: Option<PathBuf>,
 }
 
+impl Bench {
+    /// Whether this part is to be measured.
+    pub fn asks_for(&self, part: BenchPart) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
+
 /// What `perf bench` may measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BenchPart {
     /// A cached item, and idle connections.
     Item,
+    /// That item at a steady rate, alone and beside idle connections; with one worker only.
+    Latency,
+    /// A page.
+    Pages,
     /// An order on its way to an order server.
     Pass,
     /// Refusals, beside nginx with Lua and Redis.

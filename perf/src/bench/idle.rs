@@ -1,12 +1,12 @@
 //! What an idle connection costs: each has been answered once and is kept alive.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Failure;
+use super::exchange::Exchange;
+use super::held::Held;
 
 /// How long servers get to put away what a request needed.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -27,25 +27,27 @@ pub fn measure(
     peer: &'static str,
     port: u16,
     connections: usize,
+    exchange: &Exchange,
     memory_kib: impl Fn() -> u64,
 ) -> Result<Idle, Failure> {
-    let before = memory_kib();
-    let mut open = Vec::with_capacity(connections);
-    let mut buffer = [0; 16 * 1024];
-    for _ in 0..connections {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(b"GET /item/get?id=1 HTTP/1.1\r\nHost: shop\r\n\r\n")?;
-        if stream.read(&mut buffer)? == 0 {
-            return Err(format!("{peer} closed a connection").into());
-        }
-        open.push(stream);
-    }
-    std::thread::sleep(SETTLED);
-    let more = memory_kib().saturating_sub(before);
+    let (_, kib) = hold(port, connections, exchange, memory_kib)?;
     Ok(Idle {
         peer,
         connections,
-        kib: more as f64 / connections.max(1) as f64,
+        kib,
     })
+}
+
+/// The same, and keeps them; KiB for each.
+pub fn hold(
+    port: u16,
+    connections: usize,
+    exchange: &Exchange,
+    memory_kib: impl Fn() -> u64,
+) -> Result<(Held, f64), Failure> {
+    let before = memory_kib();
+    let held = Held::open(port, connections, exchange)?;
+    std::thread::sleep(SETTLED);
+    let more = memory_kib().saturating_sub(before);
+    Ok((held, more as f64 / connections.max(1) as f64))
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Failure;
-use super::peers::{self, Answer};
+use super::exchange::Answer;
+use super::peers;
 use super::work::Work;
 
 const SCRIPT: &str = include_str!("../../peers/load.lua");
@@ -150,11 +151,7 @@ mod tests {
 
     #[test]
     fn answers_of_another_kind_or_length_are_wrong_ones() {
-        let right = |status| Answer {
-            status,
-            body: Vec::new(),
-            length: 200,
-        };
+        let right = |status| Answer::of(status, 200);
         let told = Told {
             bytes: 20_100,
             ..Told::accepted(100, Duration::from_secs(1), [0.0; 3])

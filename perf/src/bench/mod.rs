@@ -12,8 +12,11 @@
 //! | `credentials` | what buyers show |
 //! | `bare` | a responder that does nothing but answer |
 //! | `load` | wrk, and the processor time that a server used meanwhile |
-//! | `idle` | what an idle connection costs |
-//! | `work` | what is asked for |
+//! | `work`, `exchange` | what is asked for, and which answer is right |
+//! | `pages` | the servers that have a page |
+//! | [`held`], `idle` | connections that are held open, and what an idle one costs |
+//! | [`open_loop`], `latency` | a steady rate without coordinated omission, and what was seen at it |
+//! | `crowded` | busy connections beside a crowd of idle ones |
 //! | `report`, `chart` | what was measured, in words and as a picture |
 //!
 //! An answer that is not the right one is a failure, not a figure.
@@ -23,9 +26,15 @@ mod chart;
 mod checks;
 mod compare;
 mod credentials;
+mod crowded;
+pub mod exchange;
+pub mod held;
 mod idle;
+mod latency;
 mod load;
 mod lua_sale;
+pub mod open_loop;
+mod pages;
 mod pass;
 mod peers;
 mod refusals;
@@ -40,6 +49,7 @@ use floodgate_servers::Peer;
 use crate::cli::{self, BenchPart};
 use crate::machine::Machine;
 use compare::compare;
+use exchange::Exchange;
 use peers::{ALL, Kind, Setting};
 use refusals::Refusals;
 use report::{Measured, Report};
@@ -62,7 +72,6 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
     let floodgate = asked.floodgate.clone();
     let floodgate = floodgate.unwrap_or_else(|| peers::beside(&perf, "floodgate"));
     let pages = asked.pages.canonicalize()?;
-    let is_asked = |part| asked.only.is_empty() || asked.only.contains(&part);
     let mut measured = Measured::default();
     for &workers in &asked.workers {
         // With one worker, server and load have a core each.
@@ -74,17 +83,21 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
             workers,
             core,
         };
-        if is_asked(BenchPart::Item) {
+        let item = asked.asks_for(BenchPart::Item);
+        if item || (workers == 1 && asked.asks_for(BenchPart::Latency)) {
             measured.item(asked, &setting)?;
         }
-        if is_asked(BenchPart::Pass) {
+        if asked.asks_for(BenchPart::Pages) {
+            measured.tables.extend(pages::measure(asked, &setting)?);
+        }
+        if asked.asks_for(BenchPart::Pass) {
             measured.tables.extend(pass::measure(asked, &setting)?);
         }
-        if is_asked(BenchPart::Refusals) {
+        if asked.asks_for(BenchPart::Refusals) {
             measured.refusals(refusals::measure(asked, &setting)?);
         }
     }
-    if is_asked(BenchPart::Sale) {
+    if asked.asks_for(BenchPart::Sale) {
         // All processes of a sale share all cores.
         let setting = Setting {
             workers: asked.workers.iter().copied().max().unwrap_or(1),
@@ -117,15 +130,32 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
 
 impl Measured {
     fn item(&mut self, asked: &cli::Bench, setting: &Setting) -> Result<(), Failure> {
-        let servers = Servers::start(setting)?;
-        // Before any load, which would leave memory behind that connections could take.
-        if setting.workers == 1 {
-            self.idle = servers.idle(asked.idle)?;
+        let servers = Servers::start(setting, &ALL)?;
+        let (work, alone) = (Work::item(), setting.workers == 1);
+        if asked.asks_for(BenchPart::Item) {
+            // Before any load, which would leave memory behind that connections could take.
+            if alone {
+                self.idle = servers.idle(asked.idle)?;
+            }
+            for &connections in &asked.connections {
+                let table = compare(asked, setting, &work, connections, &servers.named())?;
+                self.tables.push(table);
+            }
         }
-        let item = Work::item();
-        for &connections in &asked.connections {
-            let table = compare(asked, setting, &item, connections, &servers.named())?;
-            self.tables.push(table);
+        if alone && asked.asks_for(BenchPart::Latency) {
+            let rate = match self.rate_for_all(work.name, asked.busy) {
+                Some(rate) => rate,
+                None => {
+                    let table = compare(asked, setting, &work, asked.busy, &servers.named())?;
+                    self.tables.push(table);
+                    let rate = self.rate_for_all(work.name, asked.busy);
+                    rate.ok_or("nobody's rate is known")?
+                }
+            };
+            let (item, named) = (&servers.item, servers.named());
+            self.steady = Some(latency::measure(asked, setting, item, rate, &named)?);
+            drop(servers);
+            self.crowded = crowded::measure(asked, setting, rate)?;
         }
         Ok(())
     }
@@ -140,18 +170,21 @@ impl Measured {
 /// Servers that have been started and were seen to answer rightly.
 struct Servers {
     all: Vec<(Kind, Peer)>,
+    /// The item, as all of them answer it.
+    item: Exchange,
     /// Whose answers the others keep.
     _origin: Peer,
 }
 
 impl Servers {
-    fn start(setting: &Setting) -> Result<Self, Failure> {
+    /// Starts these, of which Floodgate is the first.
+    fn start(setting: &Setting, kinds: &[Kind]) -> Result<Self, Failure> {
         let floodgate = Kind::Floodgate.start(setting, &[], 0);
         let item = Work::item();
         let body = peers::ask(floodgate.port(), &item)?.body;
         let origin = setting.bare(200, &body);
         let mut all = vec![(Kind::Floodgate, floodgate)];
-        for kind in ALL.into_iter().skip(1) {
+        for &kind in kinds.iter().skip(1) {
             let peer = kind.start(setting, &body, origin.port());
             // The second answer is one that was kept.
             for _ in 0..2 {
@@ -162,8 +195,10 @@ impl Servers {
             }
             all.push((kind, peer));
         }
+        let request = item.requests.first().ok_or("nothing to ask")?;
         Ok(Self {
             all,
+            item: Exchange::new(request.clone().into_bytes(), item.status, body),
             _origin: origin,
         })
     }
@@ -176,7 +211,7 @@ impl Servers {
     fn idle(&self, connections: usize) -> Result<Vec<idle::Idle>, Failure> {
         let asked = self.all.iter().map(|(kind, peer)| {
             let processes = || load::memory_kib(&peer.processes());
-            idle::measure(kind.name(), peer.port(), connections, processes)
+            idle::measure(kind.name(), peer.port(), connections, &self.item, processes)
         });
         asked.collect()
     }

@@ -1,14 +1,12 @@
 //! The servers that are compared, each as its users would set it up for speed: their configuration is in
 //! `perf/peers/`.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use floodgate_servers::Peer;
 
 use super::Failure;
+use super::exchange::{Answer, fetch};
 use super::work::Work;
 
 /// What is compared.
@@ -38,6 +36,9 @@ const MODULES: &str = "/usr/lib/nginx/";
 const CONFIG: &str = include_str!("../../config/floodgate.toml");
 const CATALOG: &str = include_str!("../../config/catalog.toml");
 const PROMO: &str = include_str!("../../config/promos/crowd.toml");
+/// More connections than are opened, none of them closed while it is measured.
+const LIMITS: &str =
+    "connections_max = 1000000\nconnections_per_address_max = 1000000\nidle_timeout = \"1h\"";
 /// So long that an item's details take the 1.2 KB of a usual one.
 const DESCRIPTION_CHARS: usize = 800;
 
@@ -129,6 +130,11 @@ impl Setting {
         }
     }
 
+    /// The core that the load is bound to.
+    pub fn load_core(&self) -> Option<usize> {
+        self.core.map(|core| core + 1)
+    }
+
     /// The bare responder, which is also the origin of those that keep copies.
     pub fn bare(&self, status: u16, body: &[u8]) -> Peer {
         let text = String::from_utf8_lossy(body);
@@ -166,6 +172,7 @@ impl Setting {
     fn floodgate(&self) -> Peer {
         let config = CONFIG
             .replace("127.0.0.1:18080", "127.0.0.1:@PORT@")
+            .replace("connections_per_address_max = 10000", LIMITS)
             .replace(
                 "pages = \"../html\"",
                 &format!("pages = {:?}\nthreads = {}", self.pages, self.workers),
@@ -201,56 +208,13 @@ pub fn catalog() -> String {
     CATALOG.replace("What the crowd comes for.", words.trim_end())
 }
 
-/// What a server answers.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Its status.
-    pub status: u16,
-    /// Its body.
-    pub body: Vec<u8>,
-    /// How long it was, its head included.
-    pub length: usize,
-}
-
 /// One request, and what is answered.
 ///
 /// # Errors
 /// If there is no answer in time, or none that can be read.
 pub fn ask(port: u16, work: &Work) -> Result<Answer, Failure> {
     let request = work.requests.first().ok_or("nothing to ask")?;
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4_096];
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut response = httparse::Response::new(&mut headers);
-        if let httparse::Status::Complete(end) = response.parse(&answer)? {
-            let length = response
-                .headers
-                .iter()
-                .find(|header| header.name.eq_ignore_ascii_case("content-length"))
-                .and_then(|header| {
-                    std::str::from_utf8(header.value)
-                        .ok()?
-                        .parse::<usize>()
-                        .ok()
-                })
-                .ok_or("an answer without a length")?;
-            if let Some(body) = answer.get(end..end + length) {
-                return Ok(Answer {
-                    status: response.code.unwrap_or_default(),
-                    body: body.to_vec(),
-                    length: end + length,
-                });
-            }
-        }
-        match stream.read(&mut buffer)? {
-            0 => return Err("an answer that was cut off".into()),
-            count => answer.extend(buffer.get(..count).unwrap_or_default()),
-        }
-    }
+    fetch(port, request)
 }
 
 /// The binary beside this one.

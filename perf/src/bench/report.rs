@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::checks::Checks;
+use super::crowded::{self, Crowded};
 use super::idle::Idle;
+use super::latency::Steady;
 use super::load::Told;
 use super::refusals::Beside;
 use super::sale::Sale;
@@ -41,6 +43,10 @@ pub struct Measured {
     pub checks: Option<Checks>,
     /// Orders that were accepted.
     pub sale: Option<Sale>,
+    /// Latency at a steady rate, by one worker.
+    pub steady: Option<Steady>,
+    /// Busy connections beside idle ones.
+    pub crowded: Vec<Crowded>,
     /// What idle connections cost.
     pub idle: Vec<Idle>,
 }
@@ -192,6 +198,10 @@ impl Report {
         if let Some(sale) = &self.measured.sale {
             sale.tell(&mut text);
         }
+        if let Some(steady) = &self.measured.steady {
+            steady.tell(&mut text);
+        }
+        crowded::tell(&mut text, &self.measured.crowded);
         if !self.measured.idle.is_empty() {
             let _ = writeln!(text, "\nmemory for an idle connection");
         }
@@ -207,6 +217,17 @@ impl Report {
 }
 
 impl Measured {
+    /// A rate that every server can keep: half of what the slowest one did at this work by one worker, over as
+    /// many connections, or over the fewest that were measured.
+    pub fn rate_for_all(&self, work: &str, connections: usize) -> Option<f64> {
+        let tables = self.tables.iter();
+        let table = tables
+            .filter(|table| table.work == work && table.workers == 1)
+            .min_by_key(|table| (table.connections != connections, table.connections))?;
+        let rates = table.rows.iter().map(|row| median(&row.rates));
+        rates.min_by(f64::total_cmp).map(|slowest| slowest / 2.0)
+    }
+
     /// All tables, that of the sale last.
     pub fn all(&self) -> impl Iterator<Item = &Table> {
         let sale = self.sale.iter().map(|sale| &sale.table);

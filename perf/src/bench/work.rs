@@ -29,6 +29,15 @@ impl Work {
             requests: vec![order(&[], r#"{"promoId":1,"itemId":1,"amount":1}"#)],
         }
     }
+
+    /// A page, or what is said of it, to a request for it.
+    pub fn page(name: &'static str, status: u16, request: String) -> Self {
+        Self {
+            name,
+            status,
+            requests: vec![request],
+        }
+    }
 }
 
 /// A request to create an order.
