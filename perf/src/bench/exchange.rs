@@ -68,6 +68,8 @@ pub struct Answer {
     pub status: u16,
     /// Its body.
     pub body: Vec<u8>,
+    /// How long it was, its head included.
+    pub length: usize,
     headers: Vec<(String, String)>,
 }
 
@@ -78,13 +80,24 @@ impl Answer {
         field.map(|(_, value)| value.as_str())
     }
 
+    #[cfg(test)]
+    pub(super) const fn of(status: u16, length: usize) -> Self {
+        Self {
+            status,
+            body: Vec::new(),
+            length,
+            headers: Vec::new(),
+        }
+    }
+
     fn read(arrived: &[u8]) -> Result<Option<Self>, Failure> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut headers);
         let httparse::Status::Complete(end) = response.parse(arrived)? else {
             return Ok(None);
         };
-        let Some(body) = arrived.get(end..end + length(&response)?) else {
+        let length = end + length(&response)?;
+        let Some(body) = arrived.get(end..length) else {
             return Ok(None);
         };
         let fields = response.headers.iter().map(|header| {
@@ -94,6 +107,7 @@ impl Answer {
         Ok(Some(Self {
             status: response.code.unwrap_or_default(),
             body: body.to_vec(),
+            length,
             headers: fields.collect(),
         }))
     }

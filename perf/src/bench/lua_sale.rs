@@ -48,9 +48,9 @@ impl LuaSale {
             status: 409,
             requests: vec![buyer.order()],
         };
-        match peers::ask(self.nginx.port(), &sold_out)? {
-            (409, _) => Ok(()),
-            (status, _) => Err(format!("{NAME} answers {status} though it is sold out").into()),
+        match peers::ask(self.nginx.port(), &sold_out)?.status {
+            409 => Ok(()),
+            status => Err(format!("{NAME} answers {status} though it is sold out").into()),
         }
     }
 

@@ -182,14 +182,15 @@ impl Servers {
     fn start(setting: &Setting, kinds: &[Kind]) -> Result<Self, Failure> {
         let floodgate = Kind::Floodgate.start(setting, &[], 0);
         let item = Work::item();
-        let (_, body) = peers::ask(floodgate.port(), &item)?;
+        let body = peers::ask(floodgate.port(), &item)?.body;
         let origin = setting.bare(200, &body);
         let mut all = vec![(Kind::Floodgate, floodgate)];
         for &kind in kinds.iter().skip(1) {
             let peer = kind.start(setting, &body, origin.port());
             // The second answer is one that was kept.
             for _ in 0..2 {
-                if peers::ask(peer.port(), &item)? != (200, body.clone()) {
+                let answer = peers::ask(peer.port(), &item)?;
+                if (answer.status, &answer.body) != (200, &body) {
                     return Err(format!("{} answers something else", kind.name()).into());
                 }
             }

@@ -45,7 +45,8 @@ pub fn measure(asked: &cli::Bench, setting: &Setting) -> Result<Vec<Table>, Fail
         ("nginx, proxy_pass", &servers.nginx),
     ];
     for (name, peer) in named {
-        if peers::ask(peer.port(), &work)? != (202, ACCEPTED.to_vec()) {
+        let answer = peers::ask(peer.port(), &work)?;
+        if (answer.status, &*answer.body) != (202, ACCEPTED) {
             return Err(format!("{name} does not tell what the order server answered").into());
         }
     }

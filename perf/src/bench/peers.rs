@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use floodgate_servers::Peer;
 
 use super::Failure;
-use super::exchange::fetch;
+use super::exchange::{Answer, fetch};
 use super::work::Work;
 
 /// What is compared.
@@ -197,7 +197,7 @@ impl Setting {
         }
         all.extend(words);
         Peer::start(files, &all, |port| {
-            ask(port, ready).is_ok_and(|(status, _)| status == ready.status)
+            ask(port, ready).is_ok_and(|answer| answer.status == ready.status)
         })
     }
 }
@@ -208,14 +208,13 @@ pub fn catalog() -> String {
     CATALOG.replace("What the crowd comes for.", words.trim_end())
 }
 
-/// One request, and what is answered: its status and body.
+/// One request, and what is answered.
 ///
 /// # Errors
 /// If there is no answer in time, or none that can be read.
-pub fn ask(port: u16, work: &Work) -> Result<(u16, Vec<u8>), Failure> {
+pub fn ask(port: u16, work: &Work) -> Result<Answer, Failure> {
     let request = work.requests.first().ok_or("nothing to ask")?;
-    let answer = fetch(port, request)?;
-    Ok((answer.status, answer.body))
+    fetch(port, request)
 }
 
 /// The binary beside this one.

@@ -139,10 +139,10 @@ fn refusals(buyers: &[Credentials], forged: &[Credentials]) -> [Refused; 3] {
 impl Refused {
     /// Whether it is refused, and for the right reason.
     fn is_told(&self, port: u16) -> Result<bool, Failure> {
-        let (status, body) = peers::ask(port, &self.work)?;
+        let answer = peers::ask(port, &self.work)?;
         let code = format!("\"errCode\":{}", self.code);
-        let body = String::from_utf8_lossy(&body);
-        Ok(status == self.work.status && body.contains(&code))
+        let body = String::from_utf8_lossy(&answer.body);
+        Ok(answer.status == self.work.status && body.contains(&code))
     }
 
     fn beside(&self, table: &Table, item: &Table, checks: &Checks) -> Beside {

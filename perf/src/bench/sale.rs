@@ -38,11 +38,11 @@ pub struct Process {
     pub cpu_us: Vec<f64>,
 }
 
-/// A sale, its processes, and what was seen of them.
-struct Seller<'s> {
+/// A sale, and what was seen of it.
+struct Seller {
     row: Row,
     port: u16,
-    processes: Vec<(Process, Box<dyn Fn() -> Vec<u32> + 's>)>,
+    processes: Vec<(Process, Vec<u32>)>,
 }
 
 /// Sells as many units as are asked for in each round, to a buyer each.
@@ -91,18 +91,18 @@ pub fn measure(asked: &cli::Bench, setting: &Setting) -> Result<Sale, Failure> {
     })
 }
 
-impl<'s> Seller<'s> {
-    fn floodgate(shop: &'s Shop) -> Self {
+impl Seller {
+    fn floodgate(shop: &Shop) -> Self {
         Self::new("Floodgate", shop.edge.port())
-            .with("edge", || shop.edge.processes())
-            .with("order server", || shop.orders.processes())
-            .with("Redis", || shop.redis.pid().into_iter().collect())
+            .with("edge", shop.edge.processes())
+            .with("order server", shop.orders.processes())
+            .with("Redis", shop.redis.pid().into_iter().collect())
     }
 
-    fn lua(lua: &'s LuaSale) -> Self {
+    fn lua(lua: &LuaSale) -> Self {
         Self::new(lua_sale::NAME, lua.nginx.port())
-            .with("nginx", || lua.nginx.processes())
-            .with("Redis", || lua.redis.pid().into_iter().collect())
+            .with("nginx", lua.nginx.processes())
+            .with("Redis", lua.redis.pid().into_iter().collect())
     }
 
     const fn new(peer: &'static str, port: u16) -> Self {
@@ -113,34 +113,38 @@ impl<'s> Seller<'s> {
         }
     }
 
-    fn with(mut self, name: &'static str, processes: impl Fn() -> Vec<u32> + 's) -> Self {
+    fn with(mut self, name: &'static str, pids: Vec<u32>) -> Self {
         let process = Process {
             peer: self.row.peer,
             name,
             cpu_us: Vec::new(),
         };
-        self.processes.push((process, Box::new(processes)));
+        self.processes.push((process, pids));
         self
     }
 
     fn sell(&mut self, orders: &[String]) -> Result<(), Failure> {
-        let used = |seller: &Self| -> Vec<u64> {
-            let processes = seller.processes.iter();
-            processes
-                .map(|(_, processes)| cpu_ns(&processes()))
-                .collect()
-        };
-        let before = used(self);
+        let before = self.used_ns();
         let told: Told = till::place(self.port, orders, CONNECTIONS)?;
-        let after = used(self);
+        let after = self.used_ns();
+        let used_ns = after
+            .iter()
+            .zip(&before)
+            .map(|(after, before)| after - before);
         let mut all_ns = 0;
-        for (((process, _), before), after) in self.processes.iter_mut().zip(before).zip(after) {
-            all_ns += after - before;
-            let each_us = (after - before) as f64 / 1e3 / orders.len() as f64;
+        for ((process, _), used_ns) in self.processes.iter_mut().zip(used_ns) {
+            all_ns += used_ns;
+            let each_us = used_ns as f64 / 1e3 / orders.len() as f64;
             process.cpu_us.push(each_us);
         }
         self.row.add(told, all_ns);
         Ok(())
+    }
+
+    /// What each process has used so far.
+    fn used_ns(&self) -> Vec<u64> {
+        let processes = self.processes.iter();
+        processes.map(|(_, pids)| cpu_ns(pids)).collect()
     }
 
     fn end(self) -> (Row, Vec<Process>) {

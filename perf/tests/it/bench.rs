@@ -81,29 +81,23 @@ fn every_server_does_every_work_and_is_measured() {
         assert!(found.next().is_none(), "{work} twice");
         rows
     };
-    let (file, pass) = ("nginx, compressed file", "nginx, proxy_pass");
-    let sale = ["Floodgate", "nginx + Lua + Redis"];
+    let static_nginx = "nginx, compressed file";
+    let sales = ["Floodgate", "nginx + Lua + Redis"];
     for (work, right) in [
         ("cached item", &servers[..]),
+        ("order passed on", &["Floodgate", "nginx, proxy_pass"]),
+        ("order without a token, refused", &sales),
+        ("access token for a promo that is sold out, refused", &sales),
+        ("order with a forged token, refused", &sales),
         (
             "page, compressed beforehand",
-            &["Floodgate", "bare epoll responder", file],
+            &["Floodgate", "bare epoll responder", static_nginx],
         ),
-        ("page that has not changed", &["Floodgate", file]),
-        ("order passed on", &["Floodgate", pass]),
-        ("order without a token, refused", &sale),
-        ("access token for a promo that is sold out, refused", &sale),
-        ("order with a forged token, refused", &sale),
-        (
-            "cached item, by the edge as a process of its own",
-            &sale[..1],
-        ),
+        ("page that has not changed", &["Floodgate", static_nginx]),
     ] {
         assert_eq!(names(table(work), "peer"), right, "{work}");
     }
-    assert_eq!(names(&report["sale"]["table"]["rows"], "peer"), sale);
-    let tables = report["tables"].as_array().unwrap().iter();
-    for table in tables.chain([&report["sale"]["table"]]) {
+    for table in report["tables"].as_array().unwrap() {
         let rows = table["rows"].as_array().unwrap();
         assert!(rows[0].get("ratio").is_none(), "{table}");
         for ratio in rows.iter().skip(1).map(|row| &row["ratio"]["median"]) {
@@ -115,6 +109,24 @@ fn every_server_does_every_work_and_is_measured() {
             assert!(all.iter().all(|number| *number > 0.0), "{key} of {table}");
         }
     }
+    let sale = &report["sale"];
+    assert_eq!(names(&sale["table"]["rows"], "peer"), sales);
+    let processes = ["edge", "order server", "Redis", "nginx", "Redis"];
+    assert_eq!(names(&sale["processes"], "name"), processes);
+    for used in [
+        numbers(&sale["processes"], "cpu_us"),
+        numbers(&sale["table"]["rows"], "rates"),
+        numbers(&sale["table"]["rows"], "p50_ms"),
+    ] {
+        assert!(used.iter().all(|number| *number > 0.0), "{sale}");
+    }
+    for check in ["session_us", "token_us", "forged_us"] {
+        assert!(
+            report["checks"][check][0].as_f64().unwrap() > 0.0,
+            "{check}"
+        );
+    }
+    assert_eq!(report["beside"].as_array().unwrap().len(), 3);
     let steady = &report["steady"];
     assert_eq!(names(&steady["rows"], "peer"), servers);
     assert!(steady["rate"].as_f64().unwrap() > 0.0, "{steady}");
@@ -133,7 +145,7 @@ fn every_server_does_every_work_and_is_measured() {
 
     assert_eq!(told, read("bench.txt"));
     let chart = read("bench.svg");
-    for name in servers.iter().chain(&[file, pass, sale[1]]) {
+    for name in servers.iter().chain([&static_nginx, &sales[1]]) {
         assert!(told.contains(name) && chart.contains(name), "{name}");
     }
 }
