@@ -62,6 +62,9 @@ pub struct Table {
     pub workers: usize,
     /// Each server.
     pub rows: Vec<Row>,
+    /// How many times as much processor time as Floodgate the second is to use at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<f64>,
 }
 
 /// One server, round by round.
@@ -123,7 +126,15 @@ impl Table {
             connections,
             workers,
             rows,
+            goal: None,
         }
+    }
+
+    /// With a goal for the ratio.
+    #[must_use]
+    pub const fn at_least(mut self, goal: f64) -> Self {
+        self.goal = Some(goal);
+        self
     }
 }
 
@@ -153,6 +164,15 @@ impl Table {
                 ),
                 None => writeln!(text),
             };
+        }
+        let ratio = self.rows.get(1).and_then(|row| row.ratio);
+        if let Some((goal, ratio)) = self.goal.zip(ratio) {
+            let words = if ratio.median >= goal {
+                "reached"
+            } else {
+                "missed"
+            };
+            let _ = writeln!(text, "  goal: at least {goal:.2} x, {words}");
         }
     }
 }
@@ -279,8 +299,11 @@ mod tests {
             row("ours", &[2.0, 4.0, 5.0]),
             row("other", &[4.0, 6.0, 20.0]),
         ];
-        let table = Table::new("work", 64, 1, rows);
+        let table = Table::new("work", 64, 1, rows).at_least(2.1);
         assert_eq!(table.rows[0].ratio, None);
+        let mut text = String::new();
+        table.tell(&mut text);
+        assert!(text.ends_with("goal: at least 2.10 x, missed\n"), "{text}");
         let ratio = table.rows[1].ratio.unwrap();
         assert_eq!((ratio.low, ratio.median, ratio.high), (1.5, 2.0, 4.0));
     }
