@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building (`build`), testing (`test`) or measuring (`bench`) needs and this machine lacks: with apt on
-# Debian and its kin; elsewhere it says what to install. Does nothing where nothing is missing.
+# Debian and its kin; elsewhere it says what to install. Does nothing where nothing is missing. Tests measure too,
+# so that they need what `bench` does.
 set -eu
 
 rust_version=1.95
@@ -21,6 +22,17 @@ need_module() { # file package
     [ -f "/usr/lib/nginx/modules/$1" ] || missing="$missing $2"
 }
 
+need_lua() { # file package
+    [ -f "/usr/share/lua/5.1/$1" ] || missing="$missing $2"
+}
+
+need_library() { # file package
+    for file in /usr/lib/*/"$1"; do
+        [ -f "$file" ] && return 0
+    done
+    missing="$missing $2"
+}
+
 # Servers are found there also by users whose PATH leaves it out.
 PATH=$PATH:/usr/sbin
 
@@ -30,18 +42,21 @@ need make make
 if [ "${1:-build}" = test ]; then
     need chromium chromium
     need chromedriver chromium-driver
-    need redis-server redis-server
     need mariadbd mariadb-server
-    need setpriv util-linux
-    need_file "/usr/lib/postgresql/*/bin/postgres" postgresql
 fi
-if [ "${1:-build}" = bench ]; then
+if [ "${1:-build}" != build ]; then
     need nginx nginx
     need_module ngx_http_lua_module.so libnginx-mod-http-lua
+    need_module ngx_http_brotli_static_module.so libnginx-mod-http-brotli-static
+    need_lua nginx/redis.lua lua-nginx-redis
+    need_library lua/5.1/cjson.so lua-cjson
     need haproxy haproxy
     need varnishd varnish
     need wrk wrk
     need taskset util-linux
+    need redis-server redis-server
+    need setpriv util-linux
+    need_file "/usr/lib/postgresql/*/bin/postgres" postgresql
 fi
 
 if [ -n "$missing" ]; then

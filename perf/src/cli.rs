@@ -50,6 +50,9 @@ pub enum Command {
 /// `perf bench`.
 #[derive(Args)]
 pub struct Bench {
+    /// Measure only this; may be given several times, or as a list with commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<BenchPart>,
     /// Connections that ask at once; may be given several times
     #[arg(long, default_values_t = [64, 1_000], value_parser = number)]
     pub connections: Vec<usize>,
@@ -59,6 +62,12 @@ pub struct Bench {
     /// Connections that are opened and left idle
     #[arg(long, default_value_t = 1_000, value_parser = number)]
     pub idle: usize,
+    /// Connections that ask at a steady rate: half of what the slowest server can do
+    #[arg(long, default_value_t = 64, value_parser = number)]
+    pub busy: usize,
+    /// Connections that are held idle beside those, in one of the measurements
+    #[arg(long, default_value_t = 10_000, value_parser = number)]
+    pub held: usize,
     /// Rounds, all servers in turn
     #[arg(long, default_value_t = 5, value_parser = number)]
     pub rounds: usize,
@@ -71,9 +80,36 @@ pub struct Bench {
     /// The folder of the shop's pages
     #[arg(long, default_value = "html")]
     pub pages: PathBuf,
+    /// Orders in each measurement of the sale
+    #[arg(long, default_value_t = 20_000, value_parser = number)]
+    pub orders: usize,
     /// Keep report, figures and chart in this folder
     #[arg(long)]
     pub out: Option<PathBuf>,
+}
+
+impl Bench {
+    /// Whether this part is to be measured.
+    pub fn asks_for(&self, part: BenchPart) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
+
+/// What `perf bench` may measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPart {
+    /// A cached item, and idle connections.
+    Item,
+    /// That item at a steady rate, alone and beside idle connections; with one worker only.
+    Latency,
+    /// A page.
+    Pages,
+    /// An order on its way to an order server.
+    Pass,
+    /// Refusals, beside nginx with Lua and Redis.
+    Refusals,
+    /// Orders that are accepted, beside nginx with Lua and Redis.
+    Sale,
 }
 
 /// `perf bare`.
@@ -82,6 +118,9 @@ pub struct Bare {
     /// Where it answers, on the loopback interface
     #[arg(long)]
     pub port: u16,
+    /// The status of its answers
+    #[arg(long, default_value_t = 200)]
+    pub status: u16,
     /// What it answers
     #[arg(long)]
     pub body: PathBuf,

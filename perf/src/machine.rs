@@ -1,6 +1,7 @@
 //! The machine a run was made on, and how busy this process kept it. Read from `/proc`; where there
 //! is none, the figures are absent, not wrong.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -46,10 +47,38 @@ impl Machine {
 /// How many files this process may have open, sockets included.
 pub fn open_files_max() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    open_files(&limits).map(|(allowed, _)| allowed)
+}
+
+/// Lets this process, and those that it starts from then on, have `wanted` files open, or as many as the hard
+/// limit allows; how many those are.
+pub fn open_files_for(wanted: usize) -> usize {
+    let allowed = open_files_max().unwrap_or(usize::MAX);
+    if allowed >= wanted {
+        return allowed;
+    }
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let hard = open_files(&limits).map_or(allowed, |(_, hard)| hard);
+    // Where it fails, the limit is what it was.
+    let _ = Command::new("prlimit")
+        .args(["--pid", &std::process::id().to_string()])
+        .arg(format!("--nofile={}:", wanted.min(hard)))
+        .stderr(Stdio::null())
+        .status();
+    open_files_max().unwrap_or(allowed)
+}
+
+/// The limits of open files, the one that holds and the one up to which it can be raised.
+fn open_files(limits: &str) -> Option<(usize, usize)> {
     let line = limits
         .lines()
         .find(|line| line.starts_with("Max open files"))?;
-    line.split_whitespace().nth(3)?.parse().ok()
+    let mut words = line.split_whitespace().skip(3);
+    let number = |word: &str| match word {
+        "unlimited" => Some(usize::MAX),
+        word => word.parse().ok(),
+    };
+    Some((number(words.next()?)?, number(words.next()?)?))
 }
 
 /// What the thread that calls it has used so far: time on a core, and time ready to run without one.
@@ -186,6 +215,18 @@ mod tests {
         for bad in ["", "1", "a b c"] {
             assert_eq!(ThreadTime::read(bad), None);
         }
+    }
+
+    #[test]
+    fn limits_of_open_files_are_read() {
+        let line =
+            "Max open files            1024                 524288               files     \n";
+        assert_eq!(open_files(line), Some((1_024, 524_288)));
+        let line =
+            "Max open files            1024                 unlimited            files     \n";
+        assert_eq!(open_files(line), Some((1_024, usize::MAX)));
+        assert_eq!(open_files("Max processes             1 2 processes"), None);
+        assert!(open_files_for(10) >= 10);
     }
 
     #[test]

@@ -14,9 +14,11 @@ fn main() -> ExitCode {
         cli::Command::Bench(asked) => bench::run(&asked)
             .map(|()| true)
             .map_err(|error| error.to_string()),
-        cli::Command::Bare(asked) => bench::run_bare(asked.port, &asked.body, asked.workers)
-            .map(|()| true)
-            .map_err(|error| error.to_string()),
+        cli::Command::Bare(asked) => {
+            bench::run_bare(asked.port, asked.status, &asked.body, asked.workers)
+                .map(|()| true)
+                .map_err(|error| error.to_string())
+        }
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

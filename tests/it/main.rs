@@ -14,6 +14,7 @@ mod deploy;
 mod fleet;
 mod history;
 mod house;
+mod idle;
 mod purchase;
 mod relay;
 mod roles;

@@ -18,11 +18,15 @@ const READ_BYTES: usize = 16 * 1024;
 ///
 /// # Errors
 /// If the address is taken, or the file cannot be read.
-pub fn run(port: u16, body: &Path, workers: usize) -> Result<(), Failure> {
+pub fn run(port: u16, status: u16, body: &Path, workers: usize) -> Result<(), Failure> {
     let body = std::fs::read(body)?;
+    // What an order server says is for one buyer; an item is for all, and caches ask how long it lasts.
+    let words = match status {
+        200 => "OK\r\nCache-Control: public, max-age=3600",
+        _ => "Accepted\r\nCache-Control: no-store",
+    };
     let mut answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: public, max-age=3600\r\n\
-         Content-Length: {}\r\n\r\n",
+        "HTTP/1.1 {status} {words}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -48,7 +52,7 @@ fn serve(mut listener: TcpListener, answer: &[u8]) -> std::io::Result<()> {
     poll.registry()
         .register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut events = Events::with_capacity(1_024);
-    let mut streams: HashMap<Token, TcpStream> = HashMap::new();
+    let mut open: HashMap<Token, Connection> = HashMap::new();
     let mut last = LISTENER.0;
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -60,35 +64,95 @@ fn serve(mut listener: TcpListener, answer: &[u8]) -> std::io::Result<()> {
                     stream.set_nodelay(true)?;
                     poll.registry()
                         .register(&mut stream, Token(last), Interest::READABLE)?;
-                    streams.insert(Token(last), stream);
+                    let begun = Vec::new();
+                    open.insert(Token(last), Connection { stream, begun });
                 }
-            } else if let Some(stream) = streams.get_mut(&event.token())
-                && !answered(stream, &mut buffer, answer)
+            } else if let Some(connection) = open.get_mut(&event.token())
+                && !connection.answered(&mut buffer, answer)
             {
-                streams.remove(&event.token());
+                open.remove(&event.token());
             }
         }
     }
 }
 
-/// Answers what has arrived; false if the connection is over.
-fn answered(stream: &mut TcpStream, buffer: &mut [u8], answer: &[u8]) -> bool {
-    loop {
-        let count = match stream.read(buffer) {
-            Ok(0) => return false,
-            Ok(count) => count,
-            Err(error) => return error.kind() == ErrorKind::WouldBlock,
-        };
-        let read = buffer.get(..count).unwrap_or_default();
-        let requests = read.windows(4).filter(|four| four == b"\r\n\r\n").count();
-        for _ in 0..requests {
-            if stream.write_all(answer).is_err() {
-                return false;
+struct Connection {
+    stream: TcpStream,
+    /// What has arrived of a request that is not whole yet.
+    begun: Vec<u8>,
+}
+
+impl Connection {
+    /// Answers what has arrived; false if the connection is over.
+    fn answered(&mut self, buffer: &mut [u8], answer: &[u8]) -> bool {
+        loop {
+            let count = match self.stream.read(buffer) {
+                Ok(0) => return false,
+                Ok(count) => count,
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            };
+            let read = buffer.get(..count).unwrap_or_default();
+            let (requests, rest) = if self.begun.is_empty() {
+                whole(read)
+            } else {
+                self.begun.extend(read);
+                whole(&self.begun)
+            };
+            self.begun = rest.to_vec();
+            for _ in 0..requests {
+                if self.stream.write_all(answer).is_err() {
+                    return false;
+                }
+            }
+            // What is shorter than it could be was all there is.
+            if count < buffer.len() {
+                return true;
             }
         }
-        // What is shorter than it could be was all there is.
-        if count < buffer.len() {
-            return true;
+    }
+}
+
+/// How many whole requests there are, and what follows them.
+fn whole(mut bytes: &[u8]) -> (usize, &[u8]) {
+    let mut requests = 0;
+    while let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        let (head, rest) = bytes.split_at(end + 4);
+        let Some(next) = rest.get(body_bytes(head)..) else {
+            break;
+        };
+        requests += 1;
+        bytes = next;
+    }
+    (requests, bytes)
+}
+
+/// How long the body is that a head tells of.
+fn body_bytes(head: &[u8]) -> usize {
+    if !head.starts_with(b"POST") {
+        return 0;
+    }
+    let length = |line: &[u8]| {
+        let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse().ok())?
+    };
+    let length = head.split(|byte| *byte == b'\n').find_map(length);
+    length.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_whole_with_its_body() {
+        let get = b"GET / HTTP/1.1\r\n\r\n".as_slice();
+        let post = b"POST / HTTP/1.1\r\ncontent-LENGTH: 6\r\n\r\n\r\n\r\nab".as_slice();
+        let both = [get, post, get].concat();
+        assert_eq!(whole(&both), (3, &b""[..]));
+        for end in get.len()..get.len() + post.len() {
+            assert_eq!(whole(&both[..end]), (1, &both[get.len()..end]));
         }
+        assert_eq!(whole(b"GET /"), (0, &b"GET /"[..]));
     }
 }

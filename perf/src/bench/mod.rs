@@ -4,76 +4,61 @@
 //! | module | what is inside |
 //! |---|---|
 //! | `peers` | the servers, and how each is set up |
+//! | `compare` | the same work by several of them, in turn |
+//! | `pass` | an order on its way to an order server |
+//! | `refusals`, `checks` | refusals, and what their signatures take to be checked |
+//! | `sale`, `till` | orders that are accepted |
+//! | `shop`, `lua_sale` | a Floodgate of several processes, and the same sale in nginx, Lua and Redis |
+//! | `credentials` | what buyers show |
 //! | `bare` | a responder that does nothing but answer |
 //! | `load` | wrk, and the processor time that a server used meanwhile |
-//! | `idle` | what an idle connection costs |
+//! | `work`, `exchange` | what is asked for, and which answer is right |
+//! | `pages` | the servers that have a page |
+//! | [`held`], `idle` | connections that are held open, and what an idle one costs |
+//! | [`open_loop`], `latency` | a steady rate without coordinated omission, and what was seen at it |
+//! | `crowded` | busy connections beside a crowd of idle ones |
 //! | `report`, `chart` | what was measured, in words and as a picture |
 //!
 //! An answer that is not the right one is a failure, not a figure.
 
 mod bare;
 mod chart;
+mod checks;
+mod compare;
+mod credentials;
+mod crowded;
+pub mod exchange;
+pub mod held;
 mod idle;
+mod latency;
 mod load;
+mod lua_sale;
+pub mod open_loop;
+mod pages;
+mod pass;
 mod peers;
+mod refusals;
 mod report;
-
-use std::time::Duration;
+mod sale;
+mod shop;
+mod till;
+mod work;
 
 use floodgate_servers::Peer;
 
-use crate::cli;
+use crate::cli::{self, BenchPart};
 use crate::machine::Machine;
+use compare::compare;
+use exchange::Exchange;
 use peers::{ALL, Kind, Setting};
-use report::{Report, Row, Table};
+use refusals::Refusals;
+use report::{Measured, Report};
+use work::Work;
 
 pub use bare::run as run_bare;
 
 /// What stops a measurement.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    /// The details of an item.
-    Item,
-    /// An order without a token: a refusal that checks no signature.
-    OrderWithoutToken,
-}
-
-impl Work {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Item => "cached item",
-            Self::OrderWithoutToken => "order without a token, refused",
-        }
-    }
-
-    const fn method(self) -> &'static str {
-        match self {
-            Self::Item => "GET",
-            Self::OrderWithoutToken => "POST",
-        }
-    }
-
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Item => "/item/get?id=1",
-            Self::OrderWithoutToken => "/order/create",
-        }
-    }
-
-    const fn body(self) -> &'static str {
-        match self {
-            Self::Item => "",
-            Self::OrderWithoutToken => r#"{"promoId":1,"itemId":1,"amount":1}"#,
-        }
-    }
-
-    const fn is_refused(self) -> bool {
-        matches!(self, Self::OrderWithoutToken)
-    }
-}
 
 /// Measures, prints, and keeps what was asked for.
 ///
@@ -87,8 +72,7 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
     let floodgate = asked.floodgate.clone();
     let floodgate = floodgate.unwrap_or_else(|| peers::beside(&perf, "floodgate"));
     let pages = asked.pages.canonicalize()?;
-    let mut tables = Vec::new();
-    let mut idle = Vec::new();
+    let mut measured = Measured::default();
     for &workers in &asked.workers {
         // With one worker, server and load have a core each.
         let core = (workers == 1).then_some(0);
@@ -99,16 +83,30 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
             workers,
             core,
         };
-        let servers = Servers::start(&setting)?;
-        // Before any load, which would leave memory behind that connections could take.
-        if workers == 1 {
-            idle = servers.idle(asked.idle)?;
+        let item = asked.asks_for(BenchPart::Item);
+        if item || (workers == 1 && asked.asks_for(BenchPart::Latency)) {
+            measured.item(asked, &setting)?;
         }
-        for work in [Work::Item, Work::OrderWithoutToken] {
-            for &connections in &asked.connections {
-                tables.push(servers.compare(asked, &setting, work, connections)?);
-            }
+        if asked.asks_for(BenchPart::Pages) {
+            measured.tables.extend(pages::measure(asked, &setting)?);
         }
+        if asked.asks_for(BenchPart::Pass) {
+            measured.tables.extend(pass::measure(asked, &setting)?);
+        }
+        if asked.asks_for(BenchPart::Refusals) {
+            measured.refusals(refusals::measure(asked, &setting)?);
+        }
+    }
+    if asked.asks_for(BenchPart::Sale) {
+        // All processes of a sale share all cores.
+        let setting = Setting {
+            workers: asked.workers.iter().copied().max().unwrap_or(1),
+            core: None,
+            floodgate,
+            perf,
+            pages,
+        };
+        measured.sale = Some(sale::measure(asked, &setting)?);
     }
     let report = Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -116,8 +114,7 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
         is_release: !cfg!(debug_assertions),
         rounds: asked.rounds,
         seconds: asked.seconds,
-        tables,
-        idle,
+        measured,
     };
     let text = report.told();
     print!("{text}");
@@ -131,87 +128,84 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
     Ok(())
 }
 
+impl Measured {
+    fn item(&mut self, asked: &cli::Bench, setting: &Setting) -> Result<(), Failure> {
+        idle::allow(ALL.len() * asked.idle)?;
+        let servers = Servers::start(setting, &ALL)?;
+        let (work, alone) = (Work::item(), setting.workers == 1);
+        if asked.asks_for(BenchPart::Item) {
+            // Before any load, which would leave memory behind that connections could take.
+            if alone {
+                self.idle = idle::measure(&servers.named(), asked.idle, &servers.item)?;
+            }
+            for &connections in &asked.connections {
+                let table = compare(asked, setting, &work, connections, &servers.named())?;
+                self.tables.push(table);
+            }
+        }
+        if alone && asked.asks_for(BenchPart::Latency) {
+            let rate = match self.rate_for_all(work.name, asked.busy) {
+                Some(rate) => rate,
+                None => {
+                    let table = compare(asked, setting, &work, asked.busy, &servers.named())?;
+                    self.tables.push(table);
+                    let rate = self.rate_for_all(work.name, asked.busy);
+                    rate.ok_or("nobody's rate is known")?
+                }
+            };
+            let (item, named) = (&servers.item, servers.named());
+            self.steady = Some(latency::measure(asked, setting, item, rate, &named)?);
+            drop(servers);
+            self.crowded = crowded::measure(asked, setting, rate)?;
+        }
+        Ok(())
+    }
+
+    fn refusals(&mut self, refusals: Refusals) {
+        self.tables.extend(refusals.tables);
+        self.beside.extend(refusals.beside);
+        self.checks = refusals.checks;
+    }
+}
+
 /// Servers that have been started and were seen to answer rightly.
 struct Servers {
     all: Vec<(Kind, Peer)>,
+    /// The item, as all of them answer it.
+    item: Exchange,
     /// Whose answers the others keep.
     _origin: Peer,
 }
 
 impl Servers {
-    fn start(setting: &Setting) -> Result<Self, Failure> {
+    /// Starts these, of which Floodgate is the first.
+    fn start(setting: &Setting, kinds: &[Kind]) -> Result<Self, Failure> {
         let floodgate = Kind::Floodgate.start(setting, &[], 0);
-        let (_, body) = peers::ask(floodgate.port(), Work::Item)?;
-        let origin = setting.bare(&body);
+        let item = Work::item();
+        let body = peers::ask(floodgate.port(), &item)?.body;
+        let origin = setting.bare(200, &body);
         let mut all = vec![(Kind::Floodgate, floodgate)];
-        for kind in ALL.into_iter().skip(1) {
+        for &kind in kinds.iter().skip(1) {
             let peer = kind.start(setting, &body, origin.port());
             // The second answer is one that was kept.
             for _ in 0..2 {
-                if peers::ask(peer.port(), Work::Item)? != (200, body.clone()) {
+                let answer = peers::ask(peer.port(), &item)?;
+                if (answer.status, &answer.body) != (200, &body) {
                     return Err(format!("{} answers something else", kind.name()).into());
                 }
             }
             all.push((kind, peer));
         }
+        let request = item.requests.first().ok_or("nothing to ask")?;
         Ok(Self {
             all,
+            item: Exchange::new(request.clone().into_bytes(), item.status, body),
             _origin: origin,
         })
     }
 
-    fn compare(
-        &self,
-        asked: &cli::Bench,
-        setting: &Setting,
-        work: Work,
-        connections: usize,
-    ) -> Result<Table, Failure> {
-        let doing = self.all.iter().filter(|(kind, _)| kind.does(work));
-        let mut rows: Vec<(Row, &Peer)> = doing
-            .map(|(kind, peer)| (Row::new(kind.name()), peer))
-            .collect();
-        let load_core = setting.core.map(|core| core + 1);
-        for round in 1..=asked.rounds {
-            eprintln!(
-                "{}, {connections} connections, workers {}: round {round} of {}",
-                work.name(),
-                setting.workers,
-                asked.rounds
-            );
-            for (row, peer) in &mut rows {
-                let port = peer.port();
-                // Connections are made, and what is lazy is done, before it counts.
-                let second = Duration::from_secs(1);
-                load::load(port, work, connections, second, load_core)?;
-                let processes = peer.processes();
-                let before = load::cpu_ns(&processes);
-                let duration = Duration::from_secs(asked.seconds);
-                let told = load::load(port, work, connections, duration, load_core)?;
-                row.add(told, load::cpu_ns(&processes) - before);
-            }
-        }
-        let rows = rows.into_iter().map(|(row, _)| row).collect();
-        Ok(Table::new(work.name(), connections, setting.workers, rows))
-    }
-
-    fn idle(&self, connections: usize) -> Result<Vec<idle::Idle>, Failure> {
-        let asked = self.all.iter().map(|(kind, peer)| {
-            let processes = || load::memory_kib(&peer.processes());
-            idle::measure(kind.name(), peer.port(), connections, processes)
-        });
-        asked.collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_is_asked_for_as_buyers_do() {
-        assert!(!Work::Item.is_refused() && Work::Item.body().is_empty());
-        let body: serde_json::Value = serde_json::from_str(Work::OrderWithoutToken.body()).unwrap();
-        assert_eq!(body["promoId"], 1);
+    fn named(&self) -> Vec<(&'static str, &Peer)> {
+        let all = self.all.iter();
+        all.map(|(kind, peer)| (kind.name(), peer)).collect()
     }
 }

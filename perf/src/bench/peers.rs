@@ -1,14 +1,13 @@
 //! The servers that are compared, each as its users would set it up for speed: their configuration is in
 //! `perf/peers/`.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use floodgate_servers::Peer;
 
-use super::{Failure, Work};
+use super::Failure;
+use super::exchange::{Answer, fetch};
+use super::work::Work;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +36,9 @@ const MODULES: &str = "/usr/lib/nginx/";
 const CONFIG: &str = include_str!("../../config/floodgate.toml");
 const CATALOG: &str = include_str!("../../config/catalog.toml");
 const PROMO: &str = include_str!("../../config/promos/crowd.toml");
+/// More connections than are opened, none of them closed while it is measured.
+const LIMITS: &str =
+    "connections_max = 1000000\nconnections_per_address_max = 1000000\nidle_timeout = \"1h\"";
 /// So long that an item's details take the 1.2 KB of a usual one.
 const DESCRIPTION_CHARS: usize = 800;
 
@@ -69,11 +71,6 @@ impl Kind {
         }
     }
 
-    /// Whether it can do that work at all: only Floodgate knows what to refuse.
-    pub fn does(self, work: Work) -> bool {
-        self == Self::Floodgate || !work.is_refused()
-    }
-
     /// Starts it. `body` is the item as Floodgate answers it, and `origin` serves it.
     ///
     /// # Panics
@@ -85,21 +82,18 @@ impl Kind {
             let config = config.replace("@ORIGIN@", &origin.to_string());
             config.replace("@BODY@", &text)
         };
-        let nginx = |config: &str| {
-            let config = own(config).replace("modules/", &format!("{MODULES}modules/"));
-            let files = [("nginx.conf", config.as_str()), ("item.json", &*text)];
-            setting.start(&files, &["nginx", "-c", "@FOLDER@/nginx.conf"])
-        };
+        let item = Work::item();
+        let nginx = |config: &str| setting.nginx(&own(config), &[("item.json", &text)], &item);
         match self {
             Self::Floodgate => setting.floodgate(),
-            Self::Bare => setting.bare(body),
+            Self::Bare => setting.bare(200, body),
             Self::NginxReturn => nginx(include_str!("../../peers/nginx-return.conf")),
             Self::NginxCache => nginx(include_str!("../../peers/nginx-cache.conf")),
             Self::NginxLua => nginx(include_str!("../../peers/nginx-lua.conf")),
             Self::Haproxy => {
                 let config = own(include_str!("../../peers/haproxy.cfg"));
                 let words = ["haproxy", "-db", "-f", "@FOLDER@/haproxy.cfg"];
-                setting.start(&[("haproxy.cfg", &config)], &words)
+                setting.start(&[("haproxy.cfg", &config)], &words, &item)
             }
             Self::Varnish => {
                 let config = own(include_str!("../../peers/varnish.vcl"));
@@ -121,15 +115,28 @@ impl Kind {
                     "-p",
                     "thread_pool_min=100",
                 ];
-                setting.start(&[("varnish.vcl", &config)], &words)
+                setting.start(&[("varnish.vcl", &config)], &words, &item)
             }
         }
     }
 }
 
 impl Setting {
+    /// The same on the core where the load is: for what a server asks.
+    pub fn beside(&self) -> Self {
+        Self {
+            core: self.core.map(|core| core + 1),
+            ..self.clone()
+        }
+    }
+
+    /// The core that the load is bound to.
+    pub fn load_core(&self) -> Option<usize> {
+        self.core.map(|core| core + 1)
+    }
+
     /// The bare responder, which is also the origin of those that keep copies.
-    pub fn bare(&self, body: &[u8]) -> Peer {
+    pub fn bare(&self, status: u16, body: &[u8]) -> Peer {
         let text = String::from_utf8_lossy(body);
         let (perf, workers) = (self.perf.display().to_string(), self.workers.to_string());
         let words = [
@@ -137,34 +144,52 @@ impl Setting {
             "bare",
             "--port",
             "@PORT@",
+            "--status",
+            &status.to_string(),
             "--body",
-            "@FOLDER@/item.json",
+            "@FOLDER@/answer.json",
             "--workers",
             &workers,
         ];
-        self.start(&[("item.json", &text)], &words)
+        let ready = Work {
+            status,
+            ..Work::item()
+        };
+        self.start(&[("answer.json", &text)], &words, &ready)
+    }
+
+    /// nginx, with further files in its folder.
+    pub fn nginx(&self, config: &str, files: &[(&str, &str)], ready: &Work) -> Peer {
+        let config = config
+            .replace("@WORKERS@", &self.workers.to_string())
+            .replace(" modules/", &format!(" {MODULES}modules/"));
+        let mut all = vec![("nginx.conf", config.as_str())];
+        all.extend(files);
+        self.start(&all, &["nginx", "-c", "@FOLDER@/nginx.conf"], ready)
     }
 
     /// Floodgate with everything on: rules, limits, metrics.
     fn floodgate(&self) -> Peer {
         let config = CONFIG
             .replace("127.0.0.1:18080", "127.0.0.1:@PORT@")
+            .replace("connections_per_address_max = 10000", LIMITS)
             .replace(
                 "pages = \"../html\"",
                 &format!("pages = {:?}\nthreads = {}", self.pages, self.workers),
             );
-        let words = "What the crowd comes for. ".repeat(DESCRIPTION_CHARS / 26);
-        let catalog = CATALOG.replace("What the crowd comes for.", words.trim_end());
+        let catalog = catalog();
         let files = [
             ("config/floodgate.toml", config.as_str()),
             ("config/catalog.toml", &catalog),
             ("config/promos/crowd.toml", PROMO),
         ];
         let floodgate = self.floodgate.display().to_string();
-        self.start(&files, &[&floodgate, "run", "--config", "@FOLDER@/config"])
+        let words = [&floodgate, "run", "--config", "@FOLDER@/config"];
+        self.start(&files, &words, &Work::item())
     }
 
-    fn start(&self, files: &[(&str, &str)], words: &[&str]) -> Peer {
+    /// Starts the program that `words` name, and waits until it answers `ready` rightly.
+    pub fn start(&self, files: &[(&str, &str)], words: &[&str], ready: &Work) -> Peer {
         let core = self.core.map(|core| core.to_string());
         let mut all = Vec::new();
         if let Some(core) = &core {
@@ -172,53 +197,24 @@ impl Setting {
         }
         all.extend(words);
         Peer::start(files, &all, |port| {
-            matches!(ask(port, Work::Item), Ok((200, _)))
+            ask(port, ready).is_ok_and(|answer| answer.status == ready.status)
         })
     }
 }
 
-/// One request, and what is answered: its status and body.
+/// A shop with one item.
+pub fn catalog() -> String {
+    let words = "What the crowd comes for. ".repeat(DESCRIPTION_CHARS / 26);
+    CATALOG.replace("What the crowd comes for.", words.trim_end())
+}
+
+/// One request, and what is answered.
 ///
 /// # Errors
 /// If there is no answer in time, or none that can be read.
-pub fn ask(port: u16, work: Work) -> Result<(u16, Vec<u8>), Failure> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let body = work.body();
-    let request = format!(
-        "{} {} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        work.method(),
-        work.path(),
-        body.len(),
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4_096];
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut response = httparse::Response::new(&mut headers);
-        if let httparse::Status::Complete(end) = response.parse(&answer)? {
-            let length = response
-                .headers
-                .iter()
-                .find(|header| header.name.eq_ignore_ascii_case("content-length"))
-                .and_then(|header| {
-                    std::str::from_utf8(header.value)
-                        .ok()?
-                        .parse::<usize>()
-                        .ok()
-                })
-                .ok_or("an answer without a length")?;
-            if let Some(body) = answer.get(end..end + length) {
-                return Ok((response.code.unwrap_or_default(), body.to_vec()));
-            }
-        }
-        match stream.read(&mut buffer)? {
-            0 => return Err("an answer that was cut off".into()),
-            count => answer.extend(buffer.get(..count).unwrap_or_default()),
-        }
-    }
+pub fn ask(port: u16, work: &Work) -> Result<Answer, Failure> {
+    let request = work.requests.first().ok_or("nothing to ask")?;
+    fetch(port, request)
 }
 
 /// The binary beside this one.

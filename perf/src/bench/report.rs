@@ -4,8 +4,13 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::checks::Checks;
+use super::crowded::{self, Crowded};
 use super::idle::Idle;
+use super::latency::Steady;
 use super::load::Told;
+use super::refusals::Beside;
+use super::sale::Sale;
 use crate::machine::Machine;
 use crate::spread::{Spread, median};
 
@@ -22,8 +27,26 @@ pub struct Report {
     pub rounds: usize,
     /// For how long each time.
     pub seconds: u64,
+    /// What was measured.
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+/// The figures.
+#[derive(Debug, Default, Serialize)]
+pub struct Measured {
     /// What was compared.
     pub tables: Vec<Table>,
+    /// Refusals beside the cached item.
+    pub beside: Vec<Beside>,
+    /// What signatures take to be checked.
+    pub checks: Option<Checks>,
+    /// Orders that were accepted.
+    pub sale: Option<Sale>,
+    /// Latency at a steady rate, by one worker.
+    pub steady: Option<Steady>,
+    /// Busy connections beside idle ones.
+    pub crowded: Vec<Crowded>,
     /// What idle connections cost.
     pub idle: Vec<Idle>,
 }
@@ -39,6 +62,9 @@ pub struct Table {
     pub workers: usize,
     /// Each server.
     pub rows: Vec<Row>,
+    /// How many times as much processor time as Floodgate the second is to use at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<f64>,
 }
 
 /// One server, round by round.
@@ -100,6 +126,75 @@ impl Table {
             connections,
             workers,
             rows,
+            goal: None,
+        }
+    }
+
+    /// With a goal for the ratio.
+    #[must_use]
+    pub const fn at_least(mut self, goal: f64) -> Self {
+        self.goal = Some(goal);
+        self
+    }
+}
+
+impl Table {
+    fn tell(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "\n{}, {} connections, workers: {}",
+            self.work, self.connections, self.workers
+        );
+        for row in &self.rows {
+            let _ = write!(
+                text,
+                "  {:32} {:6.2} us a request {:9.0}/s   p50 {:6.2} ms  p99 {:6.2} ms  p99.9 {:6.2} ms",
+                row.peer,
+                median(&row.cpu_us),
+                median(&row.rates),
+                median(&row.p50_ms),
+                median(&row.p99_ms),
+                median(&row.p999_ms),
+            );
+            let _ = match row.ratio {
+                Some(ratio) => writeln!(
+                    text,
+                    "   {:.2} x ({:.2} to {:.2})",
+                    ratio.median, ratio.low, ratio.high
+                ),
+                None => writeln!(text),
+            };
+        }
+        let ratio = self.rows.get(1).and_then(|row| row.ratio);
+        if let Some((goal, ratio)) = self.goal.zip(ratio) {
+            let words = if ratio.median >= goal {
+                "reached"
+            } else {
+                "missed"
+            };
+            let _ = writeln!(text, "  goal: at least {goal:.2} x, {words}");
+        }
+    }
+}
+
+impl Sale {
+    fn tell(&self, text: &mut String) {
+        let _ = writeln!(text, "\nprocessor time for an accepted order, each process");
+        for process in &self.processes {
+            let _ = writeln!(
+                text,
+                "  {:32} {:14} {:6.2} us",
+                process.peer,
+                process.name,
+                median(&process.cpu_us)
+            );
+        }
+        if let Some(rates) = self.rates {
+            let _ = writeln!(
+                text,
+                "  Floodgate accepts {:.2} x as many a second ({:.2} to {:.2})",
+                rates.median, rates.low, rates.high
+            );
         }
     }
 }
@@ -116,35 +211,21 @@ impl Report {
             "{}\n{}, {} cores, Linux {}, {build} build; medians of {} rounds of {} s",
             self.command, machine.cpu, machine.cores, machine.kernel, self.rounds, self.seconds
         );
-        for table in &self.tables {
-            let _ = writeln!(
-                text,
-                "\n{}, {} connections, workers: {}",
-                table.work, table.connections, table.workers
-            );
-            for row in &table.rows {
-                let _ = write!(
-                    text,
-                    "  {:32} {:6.2} us a request {:9.0}/s   p50 {:6.2} ms  p99 {:6.2} ms  p99.9 {:6.2} ms",
-                    row.peer,
-                    median(&row.cpu_us),
-                    median(&row.rates),
-                    median(&row.p50_ms),
-                    median(&row.p99_ms),
-                    median(&row.p999_ms),
-                );
-                let _ = match row.ratio {
-                    Some(ratio) => writeln!(
-                        text,
-                        "   {:.2} x ({:.2} to {:.2})",
-                        ratio.median, ratio.low, ratio.high
-                    ),
-                    None => writeln!(text),
-                };
-            }
+        for table in self.measured.all() {
+            table.tell(&mut text);
         }
-        let _ = writeln!(text, "\nmemory for an idle connection");
-        for idle in &self.idle {
+        self.measured.tell_checks(&mut text);
+        if let Some(sale) = &self.measured.sale {
+            sale.tell(&mut text);
+        }
+        if let Some(steady) = &self.measured.steady {
+            steady.tell(&mut text);
+        }
+        crowded::tell(&mut text, &self.measured.crowded);
+        if !self.measured.idle.is_empty() {
+            let _ = writeln!(text, "\nmemory for an idle connection");
+        }
+        for idle in &self.measured.idle {
             let _ = writeln!(
                 text,
                 "  {:32} {:6.1} KiB ({} connections)",
@@ -152,6 +233,55 @@ impl Report {
             );
         }
         text
+    }
+}
+
+impl Measured {
+    /// A rate that every server can keep: half of what the slowest one did at this work by one worker, over as
+    /// many connections, or over the fewest that were measured.
+    pub fn rate_for_all(&self, work: &str, connections: usize) -> Option<f64> {
+        let tables = self.tables.iter();
+        let table = tables
+            .filter(|table| table.work == work && table.workers == 1)
+            .min_by_key(|table| (table.connections != connections, table.connections))?;
+        let rates = table.rows.iter().map(|row| median(&row.rates));
+        rates.min_by(f64::total_cmp).map(|slowest| slowest / 2.0)
+    }
+
+    /// All tables, that of the sale last.
+    pub fn all(&self) -> impl Iterator<Item = &Table> {
+        let sale = self.sale.iter().map(|sale| &sale.table);
+        self.tables.iter().chain(sale)
+    }
+
+    fn tell_checks(&self, text: &mut String) {
+        let Some(checks) = &self.checks else {
+            return;
+        };
+        let _ = writeln!(
+            text,
+            "\nchecking a signature: session {:.2} us, access token {:.2} us, forged one {:.2} us",
+            median(&checks.session_us),
+            median(&checks.token_us),
+            median(&checks.forged_us)
+        );
+        let _ = writeln!(
+            text,
+            "\nrefusals without those checks, beside the cached item"
+        );
+        for beside in &self.beside {
+            let times = beside.items.map_or_else(String::new, |times| {
+                format!(
+                    "{:.2} x ({:.2} to {:.2})",
+                    times.median, times.low, times.high
+                )
+            });
+            let _ = writeln!(
+                text,
+                "  {:56} {:5} connections, workers: {}  checks {:5.2} us, the rest {times}",
+                beside.work, beside.connections, beside.workers, beside.checks_us
+            );
+        }
     }
 }
 
@@ -169,8 +299,11 @@ mod tests {
             row("ours", &[2.0, 4.0, 5.0]),
             row("other", &[4.0, 6.0, 20.0]),
         ];
-        let table = Table::new("work", 64, 1, rows);
+        let table = Table::new("work", 64, 1, rows).at_least(2.1);
         assert_eq!(table.rows[0].ratio, None);
+        let mut text = String::new();
+        table.tell(&mut text);
+        assert!(text.ends_with("goal: at least 2.10 x, missed\n"), "{text}");
         let ratio = table.rows[1].ratio.unwrap();
         assert_eq!((ratio.low, ratio.median, ratio.high), (1.5, 2.0, 4.0));
     }

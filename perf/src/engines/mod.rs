@@ -14,7 +14,7 @@
 //!
 //! A measurement whose orders were not all made is a failure, not a figure.
 
-mod buyers;
+pub(crate) mod buyers;
 mod chart;
 mod disk;
 mod embedded;

@@ -103,17 +103,31 @@ impl Way {
 }
 
 /// The two edges.
-struct Both {
+pub struct Both {
     fast: Way,
     long: Way,
 }
 
 impl Both {
-    async fn open(change: impl Fn(&mut Plan)) -> Self {
+    pub async fn open(change: impl Fn(&mut Plan)) -> Self {
         Self {
             fast: Way::open(true, &change).await,
             long: Way::open(false, &change).await,
         }
+    }
+
+    /// Asserts that any bytes, and nothing after them, are answered alike; `what` says where they are from.
+    pub async fn answer_alike(&self, bytes: &[u8], what: &str) {
+        let fast = self.fast.hear_out(bytes).await;
+        let long = self.long.hear_out(bytes).await;
+        let told = format!("{what}:\n{:?}", String::from_utf8_lossy(bytes));
+        // Pingora closes after a request with more behind it; the fast path goes on.
+        let (first, more) = fast.split_at_checked(long.len()).expect(&told);
+        assert_eq!(first, long, "{told}");
+        let is_open = long
+            .last()
+            .is_some_and(|last| last.contains("connection: keep-alive"));
+        assert!(more.is_empty() || is_open, "{told}");
     }
 
     fn pass_ms(&self, ms: i64) {
@@ -231,17 +245,8 @@ async fn malformed_requests_are_answered_alike() {
     let mut dice = Dice::new(seed);
     for number in 0..3_000 {
         let bytes = requests::malformed(&mut dice);
-        let fast = both.fast.hear_out(&bytes).await;
-        let long = both.long.hear_out(&bytes).await;
-        let text = String::from_utf8_lossy(&bytes);
-        let told = format!("seed {seed}, request {number}:\n{text:?}");
-        // Pingora closes after a request with more behind it; the fast path goes on.
-        let (first, more) = fast.split_at_checked(long.len()).expect(&told);
-        assert_eq!(first, long, "{told}");
-        let is_open = long
-            .last()
-            .is_some_and(|last| last.contains("connection: keep-alive"));
-        assert!(more.is_empty() || is_open, "{told}");
+        let what = format!("seed {seed}, request {number}");
+        both.answer_alike(&bytes, &what).await;
     }
 }
 

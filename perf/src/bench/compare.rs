@@ -1,0 +1,48 @@
+//! The same work by several servers, in turn, round by round.
+
+use std::time::Duration;
+
+use floodgate_servers::Peer;
+
+use super::peers::Setting;
+use super::report::{Row, Table};
+use super::work::Work;
+use super::{Failure, load};
+use crate::cli;
+
+/// Asks all of them for a work; the first is compared with the others.
+///
+/// # Errors
+/// If one answers otherwise than it should.
+pub fn compare(
+    asked: &cli::Bench,
+    setting: &Setting,
+    work: &Work,
+    connections: usize,
+    servers: &[(&'static str, &Peer)],
+) -> Result<Table, Failure> {
+    let mut rows: Vec<(Row, &Peer)> = servers
+        .iter()
+        .map(|(name, peer)| (Row::new(name), *peer))
+        .collect();
+    let load_core = setting.core.map(|core| core + 1);
+    for round in 1..=asked.rounds {
+        eprintln!(
+            "{}, {connections} connections, workers {}: round {round} of {}",
+            work.name, setting.workers, asked.rounds
+        );
+        for (row, peer) in &mut rows {
+            let port = peer.port();
+            // Connections are made, and what is lazy is done, before it counts.
+            let second = Duration::from_secs(1);
+            load::load(port, work, connections, second, load_core)?;
+            let processes = peer.processes();
+            let before = load::cpu_ns(&processes);
+            let duration = Duration::from_secs(asked.seconds);
+            let told = load::load(port, work, connections, duration, load_core)?;
+            row.add(told, load::cpu_ns(&processes) - before);
+        }
+    }
+    let rows = rows.into_iter().map(|(row, _)| row).collect();
+    Ok(Table::new(work.name, connections, setting.workers, rows))
+}
