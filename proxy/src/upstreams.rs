@@ -71,7 +71,10 @@ impl Upstream {
         let was_healthy = self.is_healthy();
         match check {
             Check::Alive => {
-                self.unreachable.store(false, Ordering::Relaxed);
+                if self.unreachable.swap(false, Ordering::Relaxed) {
+                    // It was started anew, perhaps as another one.
+                    self.answers_oddly.store(false, Ordering::Relaxed);
+                }
                 self.checks_failed.store(0, Ordering::Relaxed);
             }
             // At worst two that fail at once count as one.

@@ -1,6 +1,6 @@
 //! Which requests the fast path takes on: those that can be read in one way only. Everything else is left
 //! to Pingora, unread and undecided: another version, an unusual method or target, lines that end oddly,
-//! a body that is framed twice, chunked or not wholly here, an upgrade, a client that waits for a go-ahead.
+//! a body that is framed twice or chunked, an upgrade, a client that waits for a go-ahead.
 
 use std::mem::MaybeUninit;
 
@@ -29,6 +29,8 @@ pub(super) const fn space<'a>() -> Space<'a> {
 pub(super) enum Reading<'a> {
     /// The header may not be whole yet.
     Partial,
+    /// It is, and can be read in one way only; of its body, which has so many bytes, some are missing.
+    Behind(usize),
     /// Not for the fast path.
     Unusual,
     Plain(Plain<'a>),
@@ -49,9 +51,7 @@ pub(super) struct Plain<'a> {
 pub(super) fn read<'a>(bytes: &'a [u8], space: &'a mut Space<'a>) -> Reading<'a> {
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, space) {
-        Ok(Status::Complete(length)) => {
-            plain(bytes, length, parsed).map_or(Reading::Unusual, Reading::Plain)
-        }
+        Ok(Status::Complete(length)) => plain(bytes, length, parsed).unwrap_or(Reading::Unusual),
         Ok(Status::Partial) => Reading::Partial,
         Err(_) => Reading::Unusual,
     }
@@ -61,7 +61,7 @@ fn plain<'a>(
     bytes: &'a [u8],
     length: usize,
     parsed: httparse::Request<'a, 'a>,
-) -> Option<Plain<'a>> {
+) -> Option<Reading<'a>> {
     let (method, target) = (parsed.method?, parsed.path?);
     let (head, rest) = bytes.split_at_checked(length)?;
     let lines: &'a [Line<'a>] = parsed.headers;
@@ -80,11 +80,14 @@ fn plain<'a>(
         None if *method != POST => 0,
         _ => return None,
     };
+    let Some(body) = rest.get(..body_bytes) else {
+        return Some(Reading::Behind(body_bytes));
+    };
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    Some(Plain {
+    Some(Reading::Plain(Plain {
         request: Request {
             method,
             path,
@@ -93,10 +96,10 @@ fn plain<'a>(
             target_bytes: target.len(),
             header: Header::Lines(lines),
         },
-        body: rest.get(..body_bytes)?,
+        body,
         bytes: length + body_bytes,
         keep: terms.keep,
-    })
+    }))
 }
 
 /// Whether the first line is `METHOD target HTTP/1.1`, with nothing before it and one space between.
@@ -211,6 +214,7 @@ mod tests {
     fn kind(bytes: impl AsRef<[u8]>) -> &'static str {
         match read(bytes.as_ref(), &mut space()) {
             Reading::Partial => "partial",
+            Reading::Behind(_) => "behind",
             Reading::Unusual => "unusual",
             Reading::Plain(_) => "plain",
         }
@@ -319,7 +323,7 @@ mod tests {
         for (lines, expected) in [
             ("Content-Length: 2\r\n", "plain"),
             ("Content-Length: 0\r\n", "plain"),
-            ("Content-Length: 3\r\n", "unusual"),
+            ("Content-Length: 3\r\n", "behind"),
             ("Content-Length: +2\r\n", "unusual"),
             ("Content-Length: -2\r\n", "unusual"),
             ("Content-Length: 02\r\n", "unusual"),

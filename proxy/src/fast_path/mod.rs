@@ -55,6 +55,9 @@ use wait::Patience;
 
 /// A header that is longer is left to Pingora, which has the last word on its size.
 const HEARD_MAX: usize = 8 << 10;
+/// A body usually comes right behind its header. One that does not is left to Pingora, which waits for it, and
+/// says so if it does not come.
+const BODY_WITHIN: Duration = Duration::from_millis(100);
 /// Room for what Pingora reads beside what it is given.
 const READ_ON_BYTES: usize = 4 << 10;
 
@@ -75,6 +78,12 @@ struct Heard {
     bytes: Vec<u8>,
     /// Since when the client may send the next request.
     since: Instant,
+}
+
+/// What of the first request has not come yet.
+enum Missing {
+    Header,
+    Body,
 }
 
 /// What is to be done about the first request on a connection.
@@ -185,31 +194,37 @@ impl FastPath {
         peer: Option<IpAddr>,
     ) -> Option<Step> {
         patience.renew(heard.since, self.idle_within);
-        let mut has_begun = false;
+        let (mut has_begun, mut is_behind) = (false, false);
         loop {
-            if let Some(step) = self.step(&heard.bytes, peer) {
-                return Some(step);
-            }
-            // First idle, then slow.
-            if !has_begun && !heard.bytes.is_empty() {
-                has_begun = true;
-                patience.renew(Instant::now(), self.within);
+            match self.step(&heard.bytes, peer) {
+                Ok(step) => return Some(step),
+                // First idle, then slow.
+                Err(Missing::Header) if !has_begun && !heard.bytes.is_empty() => {
+                    has_begun = true;
+                    patience.renew(Instant::now(), self.within);
+                }
+                Err(Missing::Body) if !is_behind => {
+                    is_behind = true;
+                    patience.renew(Instant::now(), BODY_WITHIN);
+                }
+                Err(Missing::Header | Missing::Body) => {}
             }
             if !patience.more(stream, &mut heard.bytes).await {
-                return None;
+                return is_behind.then_some(Step::HandOver(None));
             }
         }
     }
 
-    /// What is to be done about the first request in `heard`; `None` if it is not whole yet. Nothing is
-    /// counted before it is certain that the request can be read in one way only.
-    fn step(&self, heard: &[u8], peer: Option<IpAddr>) -> Option<Step> {
+    /// What is to be done about the first request in `heard`. Nothing is counted before it is whole, and
+    /// certain that it can be read in one way only.
+    fn step(&self, heard: &[u8], peer: Option<IpAddr>) -> Result<Step, Missing> {
         let mut space = head::space();
         let body_max = self.edge.config.limits.body_max.0;
         let plain = match head::read(heard, &mut space) {
             Reading::Plain(plain) if plain.body.len() <= body_max => plain,
-            Reading::Partial if heard.len() < HEARD_MAX => return None,
-            _ => return Some(Step::HandOver(None)),
+            Reading::Partial if heard.len() < HEARD_MAX => return Err(Missing::Header),
+            Reading::Behind(body_bytes) if body_bytes <= body_max => return Err(Missing::Body),
+            _ => return Ok(Step::HandOver(None)),
         };
         let request = &plain.request;
         let mut call = Call::new(&self.edge);
@@ -223,7 +238,7 @@ impl FastPath {
             bytes: plain.bytes,
             keep: plain.keep,
         };
-        Some(match decision {
+        Ok(match decision {
             Decision::Answer(answer) => Step::Answer(begun(call), answer),
             Decision::Ask(errand) => Step::Ask(begun(call), errand),
             Decision::Forward => {

@@ -75,7 +75,7 @@ async fn what_is_answered_from_memory_allocates_nothing() {
         let request = format!("{request}Host: shop\r\n\r\n");
         let mut written = Vec::with_capacity(16 << 10);
         let mut serve = || match fast_path.step(request.as_bytes(), None) {
-            Some(Step::Answer(mut begun, answer)) => {
+            Ok(Step::Answer(mut begun, answer)) => {
                 assert_eq!(answer.status, status, "{request}");
                 written.clear();
                 wire::write_head(&mut written, &answer, true, begun.call.started).unwrap();

@@ -23,6 +23,7 @@ pub(super) struct Patience<S> {
     alarm: Pin<Box<Sleep>>,
     due: Instant,
     stop: Pin<Box<S>>,
+    is_stopping: bool,
     shutdown: ShutdownWatch,
     /// Whom alarm and stop will wake.
     sleeper: Option<Waker>,
@@ -42,6 +43,7 @@ pub(super) fn patience(
             // An error means that nobody is left to say so.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }),
+        is_stopping: false,
         shutdown: shutdown.clone(),
         sleeper: None,
     }
@@ -57,8 +59,8 @@ impl<S: Future<Output = ()>> Patience<S> {
         }
     }
 
-    /// Adds what comes to `heard`; `false` if nothing comes any more: the client is gone, or too slow, or
-    /// the edge is closing. Must not be called again then.
+    /// Adds what comes to `heard`; `false` if nothing comes in time: the client is gone, or too slow, or the
+    /// edge is closing.
     pub async fn more(&mut self, stream: &mut Stream, heard: &mut Vec<u8>) -> bool {
         let mut is_first = true;
         std::future::poll_fn(|context| match read(stream, heard, context) {
@@ -80,7 +82,8 @@ impl<S: Future<Output = ()>> Patience<S> {
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.stop.as_mut().poll(context).is_ready() {
+        if self.is_stopping || self.stop.as_mut().poll(context).is_ready() {
+            self.is_stopping = true;
             return Poll::Ready(());
         }
         while self.alarm.as_mut().poll(context).is_ready() {

@@ -51,6 +51,11 @@ impl Links {
         });
     }
 
+    /// Closes all to that order server: one of them was found dead, and others may be.
+    pub fn forget(&self, address: SocketAddr) {
+        self.lock().retain(|idle| idle.address != address);
+    }
+
     /// Closes those that have waited too long, until the task is dropped.
     pub async fn expire(&self) {
         let mut ticks = interval(POOLED_FOR);

@@ -127,9 +127,12 @@ async fn attempt(
     let exchange = exchange(edge, &mut link, request, &mut heard, keep);
     let exchanged = timeout(limits.upstream_timeout.duration(), exchange).await;
     spare::give(heard);
-    let failed = |kind, cause: io::Error| Failure {
-        error: Error::because(kind, "no answer", cause).into_up(),
-        sent: Sent::Something { is_reused },
+    let failed = |kind, cause: io::Error| {
+        links.forget(address);
+        Failure {
+            error: Error::because(kind, "no answer", cause).into_up(),
+            sent: Sent::Something { is_reused },
+        }
     };
     match exchanged {
         Ok(Ok(Some((answered, keeps)))) => {
