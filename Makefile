@@ -33,7 +33,7 @@ FUZZ_SECONDS ?= 60
 fuzz: build-tools
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	mkdir -p fuzz/corpus/both_ways
-	cargo fuzz run --sanitizer none both_ways fuzz/corpus/both_ways fuzz/seeds -- \
+	cargo fuzz run --dev --sanitizer none both_ways fuzz/corpus/both_ways fuzz/seeds -- \
 		-max_total_time=$(FUZZ_SECONDS) -timeout=30 -max_len=4096 -rss_limit_mb=4096 -dict=fuzz/words.dict
 
 check-style: build-tools

@@ -9,13 +9,10 @@ use serde::Serialize;
 use super::latency::{Latencies, tell_marks};
 use super::open_loop;
 use super::peers::{Kind, Setting};
-use super::{Failure, Servers, idle, load};
+use super::{Failure, Servers, idle};
 use crate::cli;
-use crate::machine;
 use crate::spread::Spread;
 
-/// Files that a process here needs beside its connections.
-const OTHER_FILES: usize = 500;
 /// How long a server gets to close what is no longer held.
 const CLOSED: Duration = Duration::from_millis(500);
 
@@ -44,15 +41,7 @@ pub struct Crowded {
 /// If so many files cannot be open, a connection is closed, or an answer is wrong.
 pub fn measure(asked: &cli::Bench, setting: &Setting, rate: f64) -> Result<Vec<Crowded>, Failure> {
     let (idle, busy) = (asked.held, asked.busy);
-    let needed = idle + busy + OTHER_FILES;
-    let allowed = machine::open_files_for(needed);
-    if allowed < needed {
-        return Err(format!(
-            "{idle} idle connections need {needed} open files, and {allowed} are allowed: \
-             raise the hard limit (ulimit -Hn), or ask for fewer with --held"
-        )
-        .into());
-    }
+    idle::allow(idle + busy)?;
     let servers = Servers::start(setting, &[Kind::Floodgate, Kind::NginxCache])?;
     let exchange = &servers.item;
     let mut all = Vec::new();
@@ -77,8 +66,7 @@ pub fn measure(asked: &cli::Bench, setting: &Setting, rate: f64) -> Result<Vec<C
             let play =
                 || open_loop::play(&plan).map_err(|error| format!("{}: {error}", crowded.peer));
             crowded.alone.add(&play()?);
-            let memory = || load::memory_kib(&peer.processes());
-            let (mut held, kib) = idle::hold(peer.port(), idle, exchange, memory)?;
+            let (mut held, kib) = idle::hold(peer, idle, exchange)?;
             // Later ones take what the first ones left.
             if round == 1 {
                 crowded.kib = kib;

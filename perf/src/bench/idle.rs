@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use floodgate_servers::Peer;
 use serde::Serialize;
 
-use super::Failure;
 use super::exchange::Exchange;
 use super::held::Held;
+use super::{Failure, load};
+use crate::machine;
 
+/// Files that a process here needs beside its connections.
+const OTHER_FILES: usize = 500;
 /// How long servers get to put away what a request needed.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -22,32 +26,61 @@ pub struct Idle {
     pub kib: f64,
 }
 
-/// Opens so many, asks once on each, and looks how much more memory the server has.
+/// Opens so many to each of these servers and asks once on each; then looks how much more memory they have.
+///
+/// # Errors
+/// If one is answered wrongly.
 pub fn measure(
-    peer: &'static str,
-    port: u16,
+    servers: &[(&'static str, &Peer)],
     connections: usize,
     exchange: &Exchange,
-    memory_kib: impl Fn() -> u64,
-) -> Result<Idle, Failure> {
-    let (_, kib) = hold(port, connections, exchange, memory_kib)?;
-    Ok(Idle {
+) -> Result<Vec<Idle>, Failure> {
+    let mut all = Vec::new();
+    for (peer, server) in servers {
+        let before = load::memory_kib(&server.processes());
+        let held = Held::open(server.port(), connections, exchange);
+        all.push((before, held.map_err(|error| format!("{peer}: {error}"))?));
+    }
+    std::thread::sleep(SETTLED);
+    let all = servers.iter().zip(&all);
+    let idle = all.map(|((peer, server), (before, _))| Idle {
         peer,
         connections,
-        kib,
-    })
+        kib: kib_each(load::memory_kib(&server.processes()), *before, connections),
+    });
+    Ok(idle.collect())
 }
 
-/// The same, and keeps them; KiB for each.
+/// The same for one server, whose connections are kept; KiB for each.
 pub fn hold(
-    port: u16,
+    server: &Peer,
     connections: usize,
     exchange: &Exchange,
-    memory_kib: impl Fn() -> u64,
 ) -> Result<(Held, f64), Failure> {
-    let before = memory_kib();
-    let held = Held::open(port, connections, exchange)?;
+    let before = load::memory_kib(&server.processes());
+    let held = Held::open(server.port(), connections, exchange)?;
     std::thread::sleep(SETTLED);
-    let more = memory_kib().saturating_sub(before);
-    Ok((held, more as f64 / connections.max(1) as f64))
+    let after = load::memory_kib(&server.processes());
+    Ok((held, kib_each(after, before, connections)))
+}
+
+/// Lets so many connections be open, to servers that are started from then on too.
+///
+/// # Errors
+/// If the system does not.
+pub fn allow(connections: usize) -> Result<(), Failure> {
+    let needed = connections + OTHER_FILES;
+    let allowed = machine::open_files_for(needed);
+    if allowed < needed {
+        return Err(format!(
+            "{connections} connections need {needed} open files, and {allowed} are allowed: raise the hard limit \
+             (ulimit -Hn), or ask for fewer with --idle and --held"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn kib_each(after: u64, before: u64, connections: usize) -> f64 {
+    after.saturating_sub(before) as f64 / connections.max(1) as f64
 }

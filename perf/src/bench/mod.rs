@@ -130,12 +130,13 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
 
 impl Measured {
     fn item(&mut self, asked: &cli::Bench, setting: &Setting) -> Result<(), Failure> {
+        idle::allow(ALL.len() * asked.idle)?;
         let servers = Servers::start(setting, &ALL)?;
         let (work, alone) = (Work::item(), setting.workers == 1);
         if asked.asks_for(BenchPart::Item) {
             // Before any load, which would leave memory behind that connections could take.
             if alone {
-                self.idle = servers.idle(asked.idle)?;
+                self.idle = idle::measure(&servers.named(), asked.idle, &servers.item)?;
             }
             for &connections in &asked.connections {
                 let table = compare(asked, setting, &work, connections, &servers.named())?;
@@ -206,13 +207,5 @@ impl Servers {
     fn named(&self) -> Vec<(&'static str, &Peer)> {
         let all = self.all.iter();
         all.map(|(kind, peer)| (kind.name(), peer)).collect()
-    }
-
-    fn idle(&self, connections: usize) -> Result<Vec<idle::Idle>, Failure> {
-        let asked = self.all.iter().map(|(kind, peer)| {
-            let processes = || load::memory_kib(&peer.processes());
-            idle::measure(kind.name(), peer.port(), connections, &self.item, processes)
-        });
-        asked.collect()
     }
 }
