@@ -22,12 +22,10 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Pause before something that is away is looked for again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A runtime; as many threads as there are cores if `threads` is 0.
-pub fn runtime(threads: usize) -> std::io::Result<Runtime> {
+/// The runtime of everything but the edge's connections, with a thread for each processor that the process
+/// may use at once.
+pub fn runtime() -> std::io::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if threads > 0 {
-        builder.worker_threads(threads);
-    }
     builder.enable_all().build()
 }
 

@@ -15,11 +15,7 @@ pub fn start(folder: &Path, role: Role) -> Outcome {
     let loaded = load(folder, Some(role))?;
     let name = loaded.node_name(role.name());
     process::log_to_stderr(Some(name.clone()));
-    let threads = match role {
-        Role::Proxy => loaded.config.node.edge.threads,
-        Role::Backend | Role::Writer => 0,
-    };
-    process::runtime(threads)?.block_on(async {
+    process::runtime()?.block_on(async {
         match role {
             Role::Proxy => proxy(&loaded, &name).await,
             Role::Backend | Role::Writer => orders(&loaded, &name, role).await,

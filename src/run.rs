@@ -20,7 +20,7 @@ pub fn run(folder: &Path) -> Outcome {
     let loaded = load(folder, None)?;
     process::log_to_stderr(None);
     loaded.make_data_dir()?;
-    process::runtime(loaded.config.node.edge.threads)?.block_on(serve(&loaded))
+    process::runtime()?.block_on(serve(&loaded))
 }
 
 async fn serve(loaded: &Loaded) -> Outcome {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::challenge;
 use crate::promo::{Phase, Snapshot};
 use crate::units::{ItemId, Money, PromoId, Timestamp};
 
@@ -82,7 +83,7 @@ pub fn promo_of(item: ItemId, promos: &[Snapshot], now: Timestamp) -> Option<&Sn
 /// What `GET /promo/state` answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PromoState {
+pub struct PromoState<'a> {
     /// Which promo.
     pub promo_id: PromoId,
     /// What it sells.
@@ -102,15 +103,15 @@ pub struct PromoState {
     /// Units one buyer may hold.
     pub per_buyer_limit: u32,
     /// The kinds of challenge offered, the preferred one first.
-    pub challenge: Vec<crate::challenge::Kind>,
+    pub challenge: &'a [challenge::Kind],
 }
 
-impl PromoState {
+impl<'a> PromoState<'a> {
     /// The state of `promo` at `now`.
-    pub fn at(promo: &Snapshot, now: Timestamp) -> Self {
-        let mut challenge = promo.terms.challenges.clone();
+    pub fn at(promo: &'a Snapshot, now: Timestamp) -> Self {
+        let mut challenge = promo.terms.challenges.as_slice();
         if challenge.is_empty() {
-            challenge.push(crate::challenge::Kind::None);
+            challenge = &[challenge::Kind::None];
         }
         Self {
             promo_id: promo.promo,

@@ -204,10 +204,21 @@ impl Refusal {
 /// # Errors
 /// If `data` cannot be written as JSON.
 pub fn success_body<T: Serialize>(data: &T) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::to_vec(&Envelope {
-        status: "success",
-        data,
-    })
+    let mut body = Vec::new();
+    write_success(&mut body, data)?;
+    Ok(body)
+}
+
+/// Writes the body of [`success_body`].
+///
+/// # Errors
+/// If `data` cannot be written as JSON, or `out` does not take it.
+pub fn write_success<T: Serialize>(
+    out: impl std::io::Write,
+    data: &T,
+) -> Result<(), serde_json::Error> {
+    let status = "success";
+    serde_json::to_writer(out, &Envelope { status, data })
 }
 
 #[derive(Serialize)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A moment, in milliseconds since the Unix epoch.
 #[derive(
@@ -91,10 +91,8 @@ impl From<Millis> for String {
 }
 
 /// An amount of money in minor units (cents). Outside it is a decimal string with two places.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Money(i64);
 
 impl Money {
@@ -155,9 +153,10 @@ impl TryFrom<String> for Money {
     }
 }
 
-impl From<Money> for String {
-    fn from(value: Money) -> Self {
-        value.to_string()
+/// Straight into what is being written: answers from memory allocate nothing.
+impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One line for each request, without query, cookies or tokens; and its metrics.
 
 use std::fmt::Display;
+use std::time::Instant;
 
 use http::Method;
 
@@ -15,15 +16,16 @@ pub(crate) struct Sent {
     pub body_bytes: usize,
 }
 
-/// Notes a finished request.
+/// Notes a finished request; returns the moment of its end.
 pub(crate) fn record(
     edge: &Edge,
     call: &Call,
     method: &Method,
     sent: &Sent,
     error: Option<&dyn Display>,
-) {
-    let duration = call.started.elapsed();
+) -> Instant {
+    let now = Instant::now();
+    let duration = now.saturating_duration_since(call.started);
     edge.metrics
         .answer(call.route, call.outcome, duration.as_secs_f64());
     tracing::debug!(
@@ -40,4 +42,5 @@ pub(crate) fn record(
         error = error.map(tracing::field::display),
         "request"
     );
+    now
 }

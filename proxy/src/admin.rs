@@ -134,6 +134,8 @@ fn ready(edge: &Edge) -> Response<Full<Bytes>> {
 fn metrics(edge: &Edge) -> Response<Full<Bytes>> {
     let keys = i64::try_from(edge.limits.len()).unwrap_or(i64::MAX);
     edge.metrics.limit_keys.set(keys);
+    let in_flight = i64::try_from(edge.in_flight.count()).unwrap_or(i64::MAX);
+    edge.metrics.in_flight.set(in_flight);
     for upstream in edge.upstreams.all() {
         edge.metrics
             .upstream_state(&upstream.name, upstream.is_healthy(), upstream.in_flight());

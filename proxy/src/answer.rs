@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use lua_free_rules::refusal::{Refusal, success_body};
+use lua_free_rules::refusal::{Refusal, write_success};
 use lua_free_rules::units::Timestamp;
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -20,6 +20,9 @@ use serde::Serialize;
 
 /// The outcome, in metrics and log, of an answer that grants what was asked.
 pub(crate) const OK: &str = "ok";
+
+/// Room for usual answers in JSON.
+const JSON_ROOM: usize = 4 << 10;
 
 /// An answer that needs no order server.
 #[derive(Debug, Clone)]
@@ -115,8 +118,8 @@ impl Answer {
 
     /// `{"status":"success","data":…}`.
     pub fn success<T: Serialize>(data: &T) -> Self {
-        match success_body(data) {
-            Ok(body) => Self::of(StatusCode::OK, Fields::Json, body.into()),
+        match json(data) {
+            Ok(body) => Self::of(StatusCode::OK, Fields::Json, body),
             Err(error) => {
                 tracing::error!(%error, "an answer cannot be written as JSON");
                 Self::refusal(&Refusal::Unexpected)
@@ -186,6 +189,19 @@ impl Answer {
             outcome: OK,
         }
     }
+}
+
+/// `{"status":"success","data":…}`, in room that is used again once the bodies in it have been sent.
+fn json<T: Serialize>(data: &T) -> serde_json::Result<Bytes> {
+    thread_local! {
+        static ROOM: RefCell<BytesMut> = RefCell::default();
+    }
+    ROOM.with_borrow_mut(|room| {
+        room.reserve(JSON_ROOM);
+        let written = write_success((&mut *room).writer(), data);
+        let body = room.split().freeze();
+        written.map(|()| body)
+    })
 }
 
 /// The body of a refusal. Those that say the same each time are written once by each thread.

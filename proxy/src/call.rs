@@ -5,8 +5,11 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
+use lua_free_rules::units::Timestamp;
+
 use crate::answer::Answer;
 use crate::drain::Entered;
+use crate::edge::Edge;
 use crate::gate::Arrived;
 use crate::routes::{self, Kind, Route};
 use crate::upstreams::Lease;
@@ -20,6 +23,8 @@ pub(crate) const GONE: &str = "gone";
 pub(crate) struct Call {
     _entered: Entered,
     pub started: Instant,
+    /// When it is decided on, by the shop's clock.
+    pub now: Timestamp,
     pub client: IpAddr,
     /// The route's name; [`routes::NO_ROUTE`] until it is known.
     pub route: &'static str,
@@ -36,10 +41,11 @@ pub(crate) struct Call {
 
 impl Call {
     /// A request whose header has just arrived.
-    pub fn new(entered: Entered) -> Self {
+    pub fn new(edge: &Edge) -> Self {
         Self {
-            _entered: entered,
+            _entered: edge.in_flight.enter(),
             started: Instant::now(),
+            now: edge.now(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             route: routes::NO_ROUTE,
             kind: None,
@@ -60,6 +66,13 @@ impl Call {
         let route = arrived.route?;
         (self.route, self.kind) = (route.name, Some(route.kind));
         Ok(route)
+    }
+
+    /// Nobody has tried to serve it yet.
+    pub fn begin_again(&mut self) {
+        self.lease = None;
+        self.tried.clear();
+        self.attempts = 0;
     }
 }
 

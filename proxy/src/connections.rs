@@ -109,10 +109,10 @@ pub(crate) struct Counted<A> {
 }
 
 impl<A> Counted<A> {
-    pub fn new(app: A, connections: Connections) -> Self {
+    pub fn new(app: A, connections: Arc<Connections>) -> Self {
         Self {
             app: Arc::new(app),
-            connections: Arc::new(connections),
+            connections,
         }
     }
 }

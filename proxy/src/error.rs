@@ -30,6 +30,9 @@ pub enum ProxyError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The system gives no threads to serve on.
+    #[error("cannot start the threads that serve: {0}")]
+    Threads(#[from] std::io::Error),
     /// The system gives no randomness.
     #[error("the system gives no randomness: {0}")]
     Random(#[from] getrandom::Error),

@@ -25,8 +25,9 @@ use crate::upstreams::Lease;
 /// Requests are sent at most this often: once, and again twice.
 pub(crate) const ATTEMPTS_MAX: usize = 3;
 /// How long an unused connection to an order server is kept.
-const POOLED_FOR: Duration = Duration::from_secs(30);
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(crate) const POOLED_FOR: Duration = Duration::from_secs(30);
+/// The header in which they tell how it came to them.
+pub(crate) const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Headers of this prefix are ours: no client may set them.
 const OURS: &str = "floodgate-";
 /// But for this one, by which payment providers sign: it proves itself, to the order server.
@@ -39,25 +40,41 @@ const MASKS: [&str; 4] = [
     "x-forwarded-port",
 ];
 
+/// What is between two neighbours, and goes no further.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
 /// The order server that the call has a place at.
 pub(crate) fn peer(edge: &Edge, call: &mut Call) -> Result<Box<HttpPeer>> {
-    let lease = match call.lease.take() {
-        Some(lease) => lease,
-        None => edge.upstreams.lease(&call.tried).ok_or_else(none_left)?,
-    };
+    if call.lease.is_none() {
+        call.lease = Some(edge.upstreams.lease(&call.tried).ok_or_else(none_left)?);
+    }
+    let address = count_attempt(edge, call).ok_or_else(none_left)?;
     let limits = &edge.config.limits;
-    let mut peer = HttpPeer::new(lease.upstream().address, false, String::new());
+    let mut peer = HttpPeer::new(address, false, String::new());
     let connect_timeout = limits.connect_timeout.duration();
     peer.options.connection_timeout = Some(connect_timeout);
     peer.options.total_connection_timeout = Some(connect_timeout);
     peer.options.read_timeout = Some(limits.upstream_timeout.duration());
     peer.options.write_timeout = Some(limits.upstream_timeout.duration());
     peer.options.idle_timeout = Some(POOLED_FOR);
-    edge.metrics
-        .upstream_request(&lease.upstream().name, call.route);
-    call.attempts += 1;
-    call.lease = Some(lease);
     Ok(Box::new(peer))
+}
+
+/// Counts one more try at the order server that the call has a place at; `None` if it has none.
+pub(crate) fn count_attempt(edge: &Edge, call: &mut Call) -> Option<SocketAddr> {
+    let upstream = call.lease.as_ref()?.upstream();
+    edge.metrics.upstream_request(&upstream.name, call.route);
+    call.attempts += 1;
+    Some(upstream.address)
 }
 
 fn none_left() -> Box<Error> {
@@ -67,44 +84,59 @@ fn none_left() -> Box<Error> {
 
 /// Tells the order server who asks, in headers that the client cannot write himself.
 pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Result<()> {
-    let ours: Vec<HeaderName> = request
-        .headers
-        .keys()
-        // Many servers take an underscore for a hyphen: `X_Forwarded_For` would pass as ours.
-        .filter(|name| {
-            let is_ours = name.as_str().starts_with(OURS) && *name != SIGNATURE;
-            is_ours || name.as_str().contains('_')
-        })
-        .cloned()
-        .collect();
-    for name in &ours {
+    let kept_back = request.headers.keys().filter(|name| !passes(name.as_str()));
+    let kept_back: Vec<HeaderName> = kept_back.cloned().collect();
+    for name in &kept_back {
         request.remove_header(name);
-    }
-    for mask in MASKS {
-        request.remove_header(mask);
     }
     // HTTP/2 clients may send each cookie in a field of its own; HTTP/1.1 has one field for all.
     let cookies = client::cookies(Header::from(&request.headers)).map(Cow::into_owned);
     if let Some(cookies) = cookies {
         request.insert_header(COOKIE, cookies)?;
     }
-    // The body is here already; nobody waits for a go-ahead.
-    request.remove_header(&EXPECT);
     request.insert_header(FORWARDED_FOR, call.client.to_string())?;
-    let scheme = if edge.https { "https" } else { "http" };
-    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme(edge)))?;
     Ok(())
+}
+
+/// Whether a field of the client's goes on to the order server.
+pub(crate) fn passes(name: &str) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let starts = name.get(..OURS.len());
+    let is_ours = starts.is_some_and(|starts| starts.eq_ignore_ascii_case(OURS)) && !is(SIGNATURE);
+    // Many servers take an underscore for a hyphen: `X_Forwarded_For` would pass as ours.
+    let is_disguised = name.contains('_');
+    // The body is here already; nobody waits for a go-ahead.
+    let is_settled = is(EXPECT.as_str());
+    !is_ours && !is_disguised && !is_settled && !MASKS.into_iter().any(is) && !is_hop_by_hop(name)
+}
+
+/// Whether a field is between two neighbours.
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP
+        .iter()
+        .any(|field| name.eq_ignore_ascii_case(field))
+}
+
+/// How the client came.
+pub(crate) fn scheme(edge: &Edge) -> &'static str {
+    if edge.https { "https" } else { "http" }
 }
 
 /// Takes off what the order server tells the edge, and acts on it.
 pub(crate) fn take_signals(edge: &Edge, response: &mut ResponseHeader) {
     for value in response.headers.get_all(sold_out::HEADER) {
-        match value.to_str().ok().and_then(Sold::parse) {
-            Some(sold) => edge.promos.sold(sold),
-            None => tracing::warn!("an order server sent a malformed {}", sold_out::HEADER),
-        }
+        take_signal(edge, value.as_bytes());
     }
     response.remove_header(sold_out::HEADER);
+}
+
+/// Acts on what the order server tells in that field.
+pub(crate) fn take_signal(edge: &Edge, value: &[u8]) {
+    match std::str::from_utf8(value).ok().and_then(Sold::parse) {
+        Some(sold) => edge.promos.sold(sold),
+        None => tracing::warn!("an order server sent a malformed {}", sold_out::HEADER),
+    }
 }
 
 /// After a connection could not be made: nothing was sent, so any request may go elsewhere.
@@ -127,13 +159,19 @@ pub(crate) fn after_failure(
         error.set_retry(false);
         return;
     }
-    let failed = give_up(edge, call, error);
     let is_repeatable =
         session.req_header().method.is_idempotent() || call.kind == Some(Kind::Order);
     if !is_repeatable || session.response_written().is_some() || session.retry_buffer_truncated() {
+        give_up(edge, call, error);
         error.set_retry(false);
         return;
     }
+    try_elsewhere(edge, call, error, pooled);
+}
+
+/// After an order server failed with a request that may be sent twice.
+pub(crate) fn try_elsewhere(edge: &Edge, call: &mut Call, error: &mut Error, pooled: bool) {
+    let failed = give_up(edge, call, error);
     let known = call.tried.len();
     call.tried.extend(failed);
     let mut next = edge.upstreams.lease(&call.tried);

@@ -11,10 +11,12 @@ use lua_free_rules::limit::{Arrival, Verdict};
 use lua_free_rules::purchase::Purchase;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::token::{self, Access, Session as SignedIn};
+use lua_free_rules::units::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::answer::Answer;
+use crate::call::Call;
 use crate::edge::Edge;
 use crate::limits::{Key, Network};
 use crate::request::Request;
@@ -75,11 +77,16 @@ pub(crate) struct Arrived {
 }
 
 /// Looks at the header alone: sizes, address, rate, route. `peer` is the other end of the connection.
-pub(crate) fn arrive(edge: &Edge, request: &Request<'_>, peer: Option<IpAddr>) -> Arrived {
+pub(crate) fn arrive(
+    edge: &Edge,
+    request: &Request<'_>,
+    peer: Option<IpAddr>,
+    now: Timestamp,
+) -> Arrived {
     let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let client = client::address(peer, request.header, &edge.config.trusted_proxies);
     let refuse = |refusal: &Refusal| Err(Answer::refusal(refusal));
-    let route = if let Err(refusal) = address_rate(edge, client) {
+    let route = if let Err(refusal) = address_rate(edge, client, now) {
         refuse(&refusal)
     } else if is_oversized(edge, request) {
         refuse(&Refusal::TooLarge)
@@ -98,18 +105,18 @@ pub(crate) fn arrive(edge: &Edge, request: &Request<'_>, peer: Option<IpAddr>) -
 /// here: such a one can only pass.
 pub(crate) fn decide(
     edge: &Edge,
+    call: &Call,
     request: &Request<'_>,
     body: Option<&[u8]>,
     route: &Route,
-    client: IpAddr,
 ) -> Decision {
     let decision = match (route.kind, body) {
         (Kind::Proxied(guard), _) => {
-            guarded(edge, guard, request, client).map(|()| Decision::Forward)
+            guarded(edge, call, guard, request).map(|()| Decision::Forward)
         }
         (_, None) => Err(Refusal::TooLarge),
-        (Kind::Order, Some(body)) => order(edge, request, body).map(|_| Decision::Forward),
-        (kind, Some(body)) => by_itself(edge, kind, request, body),
+        (Kind::Order, Some(body)) => order(edge, call, request, body).map(|_| Decision::Forward),
+        (kind, Some(body)) => by_itself(edge, call, kind, request, body),
     };
     decision.unwrap_or_else(|refusal| Decision::refuse(&refusal))
 }
@@ -117,6 +124,7 @@ pub(crate) fn decide(
 /// What the edge answers by itself.
 fn by_itself(
     edge: &Edge,
+    call: &Call,
     kind: Kind,
     request: &Request<'_>,
     body: &[u8],
@@ -126,16 +134,16 @@ fn by_itself(
             let page = edge.pages.answer(request.path, request.header);
             Ok(Decision::Answer(page))
         }
-        Kind::ItemGet => item(edge, shop::item(request.query)?),
-        Kind::ItemList => item(edge, item_cache::Key::List),
-        Kind::PromoState => shop::promo_state(edge, request.query).map(Decision::Answer),
+        Kind::ItemGet => item(edge, call, shop::item(request.query)?),
+        Kind::ItemList => item(edge, call, item_cache::Key::List),
+        Kind::PromoState => shop::promo_state(edge, request.query, call.now).map(Decision::Answer),
         Kind::Challenge => {
-            let (session, rate) = buyer(edge, request);
+            let (session, rate) = buyer(edge, call, request);
             let errand = challenges::consider(edge, request, body, session, rate)?;
             Ok(Decision::Ask(Errand::Challenge(errand)))
         }
         Kind::Token => {
-            let (session, rate) = buyer(edge, request);
+            let (session, rate) = buyer(edge, call, request);
             let errand = tokens::consider(edge, request, body, session, rate)?;
             Ok(Decision::Ask(Errand::Token(errand)))
         }
@@ -144,16 +152,16 @@ fn by_itself(
     }
 }
 
-fn item(edge: &Edge, key: item_cache::Key) -> Result<Decision, Refusal> {
-    match shop::at_hand(edge, key) {
+fn item(edge: &Edge, call: &Call, key: item_cache::Key) -> Result<Decision, Refusal> {
+    match shop::at_hand(edge, call, key) {
         Some(answer) => answer.map(Decision::Answer),
         None => Ok(Decision::Ask(Errand::Item(key))),
     }
 }
 
 /// Whether a request to create an order may go to an order server.
-fn order(edge: &Edge, request: &Request<'_>, body: &[u8]) -> Result<Access, Refusal> {
-    let (session, rate) = buyer(edge, request);
+fn order(edge: &Edge, call: &Call, request: &Request<'_>, body: &[u8]) -> Result<Access, Refusal> {
+    let (session, rate) = buyer(edge, call, request);
     session.ok_or(Refusal::NotSignedIn)?;
     let fields = Fields::from_body(request.header.text(&CONTENT_TYPE), body)?;
     let purchase = Purchase::read(&fields, request.header.first(&IDEMPOTENCY_KEY))?;
@@ -161,7 +169,7 @@ fn order(edge: &Edge, request: &Request<'_>, body: &[u8]) -> Result<Access, Refu
     admission::may_order(&OrderFacts {
         session,
         rate,
-        token: Access::verify(&purchase.token, &edge.keys, edge.now(), late_ms),
+        token: Access::verify(&purchase.token, &edge.keys, call.now, late_ms),
         promo: purchase.promo,
         item: purchase.item,
         amount: purchase.amount,
@@ -169,22 +177,15 @@ fn order(edge: &Edge, request: &Request<'_>, body: &[u8]) -> Result<Access, Refu
 }
 
 /// Whether a request may go to an order server, where the edge looks at the sender only.
-fn guarded(
-    edge: &Edge,
-    guard: Guard,
-    request: &Request<'_>,
-    client: IpAddr,
-) -> Result<(), Refusal> {
+fn guarded(edge: &Edge, call: &Call, guard: Guard, request: &Request<'_>) -> Result<(), Refusal> {
     match guard {
         Guard::Open => Ok(()),
         Guard::Accounts => {
-            let key = Key::Accounts(Network::from(client));
-            let rate = edge
-                .limits
-                .judge(key, edge.config.rates.accounts, edge.now());
-            within(rate)
+            let key = Key::Accounts(Network::from(call.client));
+            let rate = edge.config.rates.accounts;
+            within(edge.limits.judge(key, rate, call.now))
         }
-        Guard::SignedIn => client::session(request.header, &edge.keys, edge.now())
+        Guard::SignedIn => client::session(request.header, &edge.keys, call.now)
             .map(|_| ())
             .ok_or(Refusal::NotSignedIn),
         Guard::Operator => operator(edge, request),
@@ -205,21 +206,19 @@ fn operator(edge: &Edge, request: &Request<'_>) -> Result<(), Refusal> {
 }
 
 /// The buyer who asks, and whether he asks too often.
-fn buyer(edge: &Edge, request: &Request<'_>) -> (Option<SignedIn>, Verdict) {
-    let session = client::session(request.header, &edge.keys, edge.now());
+fn buyer(edge: &Edge, call: &Call, request: &Request<'_>) -> (Option<SignedIn>, Verdict) {
+    let session = client::session(request.header, &edge.keys, call.now);
     let rate = session.map_or(Verdict::Pass(Arrival::default()), |session| {
         let key = Key::Buyer(session.buyer);
-        edge.limits.judge(key, edge.config.rates.buyer, edge.now())
+        edge.limits.judge(key, edge.config.rates.buyer, call.now)
     });
     (session, rate)
 }
 
-fn address_rate(edge: &Edge, client: IpAddr) -> Result<(), Refusal> {
+fn address_rate(edge: &Edge, client: IpAddr, now: Timestamp) -> Result<(), Refusal> {
     let key = Key::Address(Network::from(client));
-    within(
-        edge.limits
-            .judge(key, edge.config.rates.address, edge.now()),
-    )
+    let rate = edge.config.rates.address;
+    within(edge.limits.judge(key, rate, now))
 }
 
 fn within(rate: Verdict) -> Result<(), Refusal> {

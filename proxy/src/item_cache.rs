@@ -143,9 +143,9 @@ impl ItemCache {
     }
 
     /// The items of `key`, if they can be had without waiting. `None` says nothing about the others.
-    pub fn at_hand(self: &Arc<Self>, key: Key) -> Option<Arc<Kept>> {
+    pub fn at_hand(self: &Arc<Self>, key: Key, at: Instant) -> Option<Arc<Kept>> {
         let kept = self.at_hand.get(key)?;
-        let at = self.born.elapsed();
+        let at = at.saturating_duration_since(self.born);
         let age = at.saturating_sub(Duration::from_millis(kept.fetched_ms));
         let state = self.state_at(key, &kept, at);
         if age >= self.life || state == State::Outdated {
@@ -158,7 +158,7 @@ impl ItemCache {
     /// Counts an entry that is served as it is, and has a stale one refreshed.
     fn serve(self: &Arc<Self>, key: Key, kept: &Arc<Kept>, state: State) {
         if state == State::Fresh {
-            self.source.metrics.item_lookups_fresh.inc();
+            self.source.metrics.fresh_item();
             return;
         }
         self.source.metrics.item_lookup("stale");
@@ -173,7 +173,7 @@ impl ItemCache {
     /// # Errors
     /// [`Refusal::NotFound`]; [`Refusal::Overloaded`] if nothing is kept and no order server answers.
     pub async fn get(self: &Arc<Self>, key: Key) -> Result<Arc<Kept>, Refusal> {
-        if let Some(kept) = self.at_hand(key) {
+        if let Some(kept) = self.at_hand(key, Instant::now()) {
             return Ok(kept);
         }
         if let Some(kept) = self.kept.get(&key).await {

@@ -18,7 +18,9 @@
 //! | `signals` | what the engine tells at once: promos are asked for, items fetched again |
 //! | `challenges`, `puzzles`, `tokens` | challenges given out, made in advance; access tokens |
 //! | `forward`, `upstreams` | the way to an order server; which one; what to do when it fails |
-//! | `drain`, `admin`, `metrics`, `access_log` | stopping; `/live`, `/ready`, `/metrics`; names; one line a request |
+//! | `drain`, `admin`, `access_log` | stopping; `/live`, `/ready`, `/metrics`; one line a request |
+//! | `metrics`, `tally` | their names; what a thread has counted and not yet told |
+//! | `workers` | the threads that serve, each on its own |
 //! | `edge`, `tls`, `error` | what requests share; certificates; why the edge did not start |
 //!
 //! Invariants: a refused request never reaches an order server; an order is forwarded only with a
@@ -27,8 +29,8 @@
 //! changes neither its answer nor what is counted.
 //!
 //! What is absent: decisions (they are in the rules), sale state (it is in the engine), and Pingora's
-//! `Server`, which takes over signals and sleeps out its grace period. The edge runs on the caller's
-//! runtime; how many threads that has is up to the caller.
+//! `Server`, which takes over signals and sleeps out its grace period. Connections are served on threads of
+//! the edge's own; what goes on beside them runs on the caller's runtime.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access_log;
@@ -62,9 +64,11 @@ mod service;
 mod shop;
 mod signals;
 mod sold_out;
+mod tally;
 mod tls;
 mod tokens;
 mod upstreams;
+mod workers;
 
 pub use error::ProxyError;
 pub use running::{Running, Settings, start, start_with_clock};

@@ -1,12 +1,11 @@
 //! Every metric of the edge, by name. Labels: promo, route, outcome, upstream.
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use crate::tally;
 
 /// Seconds; from an answer out of memory to an order server at its limit.
 const DURATION_BUCKETS: [f64; 10] = [
@@ -18,8 +17,6 @@ pub(crate) struct Metrics {
     registry: Registry,
     answers: IntCounterVec,
     durations: HistogramVec,
-    /// Those of the above that were met, in the order in which they were: found without a lock.
-    met: ArcSwap<Vec<Met>>,
     /// Requests being worked on.
     pub in_flight: IntGauge,
     upstream_requests: IntCounterVec,
@@ -47,15 +44,6 @@ pub(crate) struct Metrics {
     pub limit_keys: IntGauge,
     /// How old the engine's word on the promos is.
     pub promos_age_ms: IntGauge,
-}
-
-/// The series of a route and an outcome.
-#[derive(Clone)]
-struct Met {
-    route: &'static str,
-    outcome: &'static str,
-    answers: IntCounter,
-    durations: Histogram,
 }
 
 impl Metrics {
@@ -109,7 +97,6 @@ impl Metrics {
                 &["route", "outcome"],
             )?,
             durations,
-            met: ArcSwap::default(),
             in_flight: gauge(
                 "floodgate_edge_requests_in_flight",
                 "Requests being worked on.",
@@ -179,30 +166,17 @@ impl Metrics {
 
     /// An answer was sent.
     pub fn answer(&self, route: &'static str, outcome: &'static str, duration_s: f64) {
-        let met = self.met.load();
-        let is_it = |met: &&Met| met.route == route && met.outcome == outcome;
-        match met.iter().find(is_it) {
-            Some(met) => met.count(duration_s),
-            None => self.meet(route, outcome).count(duration_s),
+        if !tally::answer(route, outcome, duration_s) {
+            let (answers, durations) = self.series(route, outcome);
+            answers.inc();
+            durations.observe(duration_s);
         }
     }
 
-    /// Looks the series up, and remembers where they are.
-    fn meet(&self, route: &'static str, outcome: &'static str) -> Met {
-        let new = Met {
-            route,
-            outcome,
-            answers: self.answers.with_label_values(&[route, outcome]),
-            durations: self.durations.with_label_values(&[route]),
-        };
-        self.met.rcu(|met| {
-            let others = met
-                .iter()
-                .filter(|met| met.route != route || met.outcome != outcome);
-            let all: Vec<Met> = others.chain([&new]).cloned().collect();
-            Arc::new(all)
-        });
-        new
+    /// The series of a route and an outcome.
+    pub fn series(&self, route: &str, outcome: &str) -> (IntCounter, Histogram) {
+        let answers = self.answers.with_label_values(&[route, outcome]);
+        (answers, self.durations.with_label_values(&[route]))
     }
 
     /// A request goes to an order server.
@@ -226,6 +200,13 @@ impl Metrics {
         self.upstream_in_flight
             .with_label_values(labels)
             .set(i64::from(in_flight));
+    }
+
+    /// Item details were looked up and found fresh.
+    pub fn fresh_item(&self) {
+        if !tally::fresh_item() {
+            self.item_lookups_fresh.inc();
+        }
     }
 
     /// Item details were looked up.
@@ -260,12 +241,5 @@ impl Metrics {
             tracing::error!(%error, "the metrics cannot be written");
         }
         text
-    }
-}
-
-impl Met {
-    fn count(&self, duration_s: f64) {
-        self.answers.inc();
-        self.durations.observe(duration_s);
     }
 }

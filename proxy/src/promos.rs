@@ -95,7 +95,7 @@ impl Promos {
         }
     }
 
-    fn hear(&self, mut promos: Vec<Snapshot>, at: Instant) {
+    pub(crate) fn hear(&self, mut promos: Vec<Snapshot>, at: Instant) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         ahead.retain(|_, sold| promos.iter_mut().any(|promo| sold.apply(promo)));
         self.store(promos, Some(at));

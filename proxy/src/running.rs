@@ -10,14 +10,14 @@ use engine::{Clock, SharedEngine, SystemClock};
 use lua_free_rules::config;
 use lua_free_rules::keys::KeyRing;
 use lua_free_rules::units::Millis;
+use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{Fds, ListenFds};
+use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service as Listening;
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::connections::{Connections, Counted};
@@ -32,16 +32,19 @@ use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::puzzles::{self, Pool};
 use crate::service::Service;
+use crate::tls::Tls;
 use crate::upstreams::Upstreams;
-use crate::{admin, forward, signals, tls};
+use crate::workers::{self, Workers};
+use crate::{admin, forward, signals, tally};
 
-/// What Pingora collects before it writes: the header of an order server's answer travels with its body.
-const WRITTEN_AT_ONCE: usize = 4 << 10;
+/// What Pingora collects before it writes: the header of a short answer travels with its body. Longer writes,
+/// as those of the fast path, are not copied.
+const WRITTEN_AT_ONCE: usize = 1 << 10;
 
 /// What the edge needs to start.
 pub struct Settings {
     /// The edge's part of `floodgate.toml`. Its addresses, upstreams and folder of pages are not
-    /// looked at: the resolved ones are below. Neither is `threads`: the caller's runtime has them.
+    /// looked at: the resolved ones are below.
     pub edge: config::Edge,
     /// Where buyers come in; port 0 lets the system choose.
     pub listen: SocketAddr,
@@ -59,20 +62,19 @@ pub struct Settings {
     pub resubmit_for: Millis,
 }
 
-/// A started edge. Dropped without [`Running::stop`], it stops accepting and drops what it keeps
-/// going in the background; requests in flight end by themselves.
+/// A started edge. Dropped without [`Running::stop`], it drops what it is doing.
 pub struct Running {
     /// Where buyers come in.
     pub listen: SocketAddr,
     /// Where `/live`, `/ready` and `/metrics` are answered.
     pub admin: SocketAddr,
-    shutdown: watch::Sender<bool>,
-    serving: JoinHandle<()>,
+    workers: Workers,
     in_flight: Arc<InFlight>,
     _background: JoinSet<()>,
 }
 
-/// Starts the edge on the caller's runtime. It accepts requests when this returns.
+/// Starts the edge: threads of its own that serve, and on the caller's runtime what goes on beside them. It
+/// accepts requests when this returns.
 ///
 /// # Errors
 /// Says what the operator has to mend.
@@ -90,7 +92,7 @@ pub async fn start_with_clock(
     engine: SharedEngine,
     clock: Arc<dyn Clock>,
 ) -> Result<Running, ProxyError> {
-    let tls = settings.edge.tls.as_ref().map(tls::settings).transpose()?;
+    let tls = settings.edge.tls.as_ref().map(Tls::read).transpose()?;
     let admin_listener = tokio::net::TcpListener::from_std(bind(settings.admin)?);
     let admin_failed = |source| ProxyError::Listen {
         address: settings.admin,
@@ -117,27 +119,31 @@ pub async fn start_with_clock(
     background.spawn(admin::serve(admin_listener, edge.clone()));
 
     let in_flight = edge.in_flight.clone();
-    let mut listening = listening(edge);
-    let endpoint = ListenerConfig::tcp(listen.to_string());
-    listening.add_listener(match tls {
-        Some(tls) => endpoint.tls(tls),
-        // Whoever reads has a buffer of his own.
-        None => endpoint.l4_buffer(L4BufferSettings::new(0, WRITTEN_AT_ONCE)),
-    });
-    // Pingora finds the bound socket under its address.
-    let mut fds = Fds::new();
-    fds.add(listen.to_string(), listener.into_raw_fd());
-    let fds: ListenFds = Arc::new(fds.into());
-    let (shutdown, watch) = watch::channel(false);
-    let serving = tokio::spawn(async move {
-        listening.start_service(Some(fds), watch, 1).await;
-    });
+    let limits = &edge.config.limits;
+    let connections = Arc::new(Connections::new(
+        (limits.connections_max, limits.connections_per_address_max),
+        edge.config.trusted_proxies.clone(),
+        edge.metrics.connections.clone(),
+        edge.metrics.connections_refused.clone(),
+    ));
+    let threads = workers::count(edge.config.threads);
+    let pin = edge.config.pin_threads;
+    let post = |_| {
+        Ok(Post {
+            address: listen,
+            listener: listener.try_clone()?,
+            tls: tls.as_ref().map(Tls::settings).transpose()?,
+            edge: edge.clone(),
+            connections: connections.clone(),
+        })
+    };
+    let posts = (0..threads).map(post).collect::<Result<_, ProxyError>>()?;
+    let workers = Workers::start(posts, pin, tally::tell, accept)?;
     tracing::info!(%listen, %admin, "the edge is open");
     Ok(Running {
         listen,
         admin,
-        shutdown,
-        serving,
+        workers,
         in_flight,
         _background: background,
     })
@@ -146,19 +152,17 @@ pub async fn start_with_clock(
 impl Running {
     /// Stops accepting, closes idle connections, and returns as soon as no request is in flight, at
     /// the latest after `grace`.
-    pub async fn stop(self, grace: Duration) {
+    pub async fn stop(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.in_flight.begin_drain();
-        self.shutdown.send_replace(true);
         let drained = timeout_at(deadline, async {
-            if let Err(error) = self.serving.await {
-                tracing::error!(%error, "the listener broke");
-            }
+            self.workers.stop_accepting().await;
             self.in_flight.drained().await;
         });
         if drained.await.is_err() {
             tracing::warn!("the grace limit has passed; requests in flight are dropped");
         }
+        self.workers.end().await;
     }
 }
 
@@ -209,7 +213,7 @@ pub(crate) fn build(
         images: Arc::new(Pool::new(size, metrics.images_ready.clone(), images)),
         proofs: Arc::new(Pool::new(size, metrics.proofs_ready.clone(), proofs)),
         upstreams,
-        in_flight: Arc::new(InFlight::new(metrics.in_flight.clone())),
+        in_flight: Arc::default(),
         metrics,
         config,
     })
@@ -224,20 +228,39 @@ fn client(config: &config::Edge) -> Result<reqwest::Client, ProxyError> {
     Ok(client.build()?)
 }
 
-fn listening(edge: Arc<Edge>) -> Listening<Counted<FastPath>> {
+/// What a thread needs to take connections.
+struct Post {
+    address: SocketAddr,
+    listener: TcpListener,
+    tls: Option<TlsSettings>,
+    edge: Arc<Edge>,
+    connections: Arc<Connections>,
+}
+
+/// Takes connections on one thread, and serves them, until it is to stop.
+async fn accept(post: Post, shutdown: ShutdownWatch) {
+    tally::begin(post.edge.metrics.clone());
     let conf = ServerConf {
         max_retries: forward::ATTEMPTS_MAX,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
         ..ServerConf::default()
     };
-    let limits = edge.config.limits.clone();
-    let connections = Connections::new(
-        (limits.connections_max, limits.connections_per_address_max),
-        edge.config.trusted_proxies.clone(),
-        edge.metrics.connections.clone(),
-        edge.metrics.connections_refused.clone(),
-    );
-    let proxy = http_proxy(&Arc::new(conf), Service(edge.clone()));
-    let fast_path = FastPath::new(edge, Front::new(proxy, &limits));
-    Listening::new("edge".to_owned(), Counted::new(fast_path, connections))
+    let limits = post.edge.config.limits.clone();
+    let proxy = http_proxy(&Arc::new(conf), Service(post.edge.clone()));
+    let fast_path = FastPath::new(post.edge, Front::new(proxy, &limits));
+    let links = fast_path.links();
+    tokio::spawn(async move { links.expire().await });
+    let counted = Counted::new(fast_path, post.connections);
+    let mut listening = Listening::new("edge".to_owned(), counted);
+    let address = post.address.to_string();
+    let endpoint = ListenerConfig::tcp(&address);
+    listening.add_listener(match post.tls {
+        Some(tls) => endpoint.tls(tls),
+        // Whoever reads has a buffer of his own.
+        None => endpoint.l4_buffer(L4BufferSettings::new(0, WRITTEN_AT_ONCE)),
+    });
+    // Pingora finds the bound socket under its address.
+    let mut fds = Fds::new();
+    fds.add(address, post.listener.into_raw_fd());
+    let fds: ListenFds = Arc::new(fds.into());
+    listening.start_service(Some(fds), shutdown, 1).await;
 }

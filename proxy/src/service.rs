@@ -33,7 +33,7 @@ impl ProxyHttp for Service {
     /// The header has arrived: the request counts as in flight, if it does not already.
     fn new_ctx(&self) -> Call {
         deadline::header_arrived();
-        call::handed_over().unwrap_or_else(|| Call::new(self.0.in_flight.enter()))
+        call::handed_over().unwrap_or_else(|| Call::new(&self.0))
     }
 
     /// Nothing to filter: answers are compressed in advance.
@@ -172,14 +172,10 @@ impl Service {
         if call.passed {
             return Ok(Decision::Forward);
         }
+        // The body may have been long on its way.
+        call.now = self.0.now();
         let request = Request::of(session.req_header());
-        Ok(gate::decide(
-            &self.0,
-            &request,
-            body.bytes(),
-            route,
-            call.client,
-        ))
+        Ok(gate::decide(&self.0, call, &request, body.bytes(), route))
     }
 
     /// The route. What the fast path has let pass is not counted again, but it must be the same here.
@@ -188,7 +184,8 @@ impl Service {
         if !call.passed {
             let digest = session.digest();
             let socket = digest.and_then(|digest| digest.socket_digest.as_deref());
-            return call.arrive(gate::arrive(&self.0, &request, client::peer(socket)));
+            let peer = client::peer(socket);
+            return call.arrive(gate::arrive(&self.0, &request, peer, call.now));
         }
         let route = routes::find(request.method, request.path).ok();
         route

@@ -9,6 +9,7 @@ use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{ItemId, PromoId, Timestamp};
 
 use crate::answer::{Answer, Lasting};
+use crate::call::Call;
 use crate::edge::Edge;
 use crate::item_cache::{Kept, Key};
 
@@ -18,28 +19,32 @@ pub(crate) fn item(query: Option<&str>) -> Result<Key, Refusal> {
 }
 
 /// The item, or the list of items, if that needs no waiting.
-pub(crate) fn at_hand(edge: &Edge, key: Key) -> Option<Result<Answer, Refusal>> {
-    let kept = edge.items.at_hand(key)?;
-    Some(tell(edge, key, &kept))
+pub(crate) fn at_hand(edge: &Edge, call: &Call, key: Key) -> Option<Result<Answer, Refusal>> {
+    let kept = edge.items.at_hand(key, call.started)?;
+    Some(tell(edge, key, &kept, call.now))
 }
 
 /// The item, or the list of items.
 pub(crate) async fn fetch(edge: &Edge, key: Key) -> Result<Answer, Refusal> {
     let kept = edge.items.get(key).await?;
-    tell(edge, key, &kept)
+    tell(edge, key, &kept, edge.now())
 }
 
 /// `GET /promo/state?id=`.
-pub(crate) fn promo_state(edge: &Edge, query: Option<&str>) -> Result<Answer, Refusal> {
+pub(crate) fn promo_state(
+    edge: &Edge,
+    query: Option<&str>,
+    now: Timestamp,
+) -> Result<Answer, Refusal> {
     let id = PromoId(Fields::id_in_query(query, "id")?);
     let heard = edge.promos.heard();
     let promo = heard.find(id).ok_or(Refusal::NotFound)?;
-    Ok(Answer::success(&PromoState::at(promo, edge.now())))
+    Ok(Answer::success(&PromoState::at(promo, now)))
 }
 
 /// What was said of an entry before, if it is still right; else what there is to say now.
-fn tell(edge: &Edge, key: Key, kept: &Kept) -> Result<Answer, Refusal> {
-    let (heard, now) = (edge.promos.heard(), edge.now());
+fn tell(edge: &Edge, key: Key, kept: &Kept, now: Timestamp) -> Result<Answer, Refusal> {
+    let heard = edge.promos.heard();
     if let Some(said) = &*kept.said.load()
         && said.of == heard.number
         && said.during.contains(&now)

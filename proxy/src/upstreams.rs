@@ -35,6 +35,7 @@ pub(crate) struct Upstream {
     /// Checks failed in a row.
     checks_failed: AtomicU32,
     in_flight: AtomicU32,
+    answers_oddly: AtomicBool,
 }
 
 impl Upstream {
@@ -48,6 +49,17 @@ impl Upstream {
 
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was seen to answer orders in a way that the fast path does not take.
+    pub fn answers_oddly(&self) -> bool {
+        self.answers_oddly.load(Ordering::Relaxed)
+    }
+
+    /// From now on its orders go Pingora's way at once.
+    pub fn note_odd_answer(&self) {
+        self.answers_oddly.store(true, Ordering::Relaxed);
+        tracing::warn!(upstream = %self.name, "answers of this order server take the longer way");
     }
 
     /// Takes it out of rotation until a check finds it alive.
@@ -117,6 +129,7 @@ impl Upstreams {
                 unreachable: AtomicBool::new(false),
                 checks_failed: AtomicU32::new(0),
                 in_flight: AtomicU32::new(0),
+                answers_oddly: AtomicBool::new(false),
             })
         };
         Self {

@@ -30,8 +30,10 @@ pub struct Edge {
     pub tls: Option<Tls>,
     /// The folder of the pages.
     pub pages: String,
-    /// Threads that serve; 0 for one per core.
+    /// Threads that serve; 0 for as many as the process may use processors at once.
     pub threads: usize,
+    /// Whether each of them is bound to one of the processors that the process may use.
+    pub pin_threads: bool,
     /// Whether the edge's own answers go straight to the connection. Without it every request takes
     /// Pingora's way, with the same answers.
     pub fast_path: bool,
@@ -56,6 +58,7 @@ impl Default for Edge {
             tls: None,
             pages: "../html".to_owned(),
             threads: 0,
+            pin_threads: false,
             fast_path: true,
             limits: RequestLimits::default(),
             rates: Rates::default(),
@@ -85,6 +88,9 @@ impl Edge {
             tls: table.table("tls", Tls::read).flatten(),
             pages: path(table, "pages").unwrap_or(default.pages),
             threads: table.number("threads", default.threads, 0..=1_024),
+            pin_threads: table
+                .get::<bool>("pin_threads")
+                .map_or(default.pin_threads, |found| found.value),
             fast_path: table
                 .get::<bool>("fast_path")
                 .map_or(default.fast_path, |found| found.value),

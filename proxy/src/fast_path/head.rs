@@ -109,13 +109,14 @@ fn begins_with_line(head: &[u8], method: &str, target: &str) -> bool {
 }
 
 /// Whether every line ends in CRLF, and neither half of it stands alone.
-fn ends_lines_alike(head: &[u8]) -> bool {
-    let mut before = 0;
-    head.iter().all(|&byte| {
-        let is_whole = (byte == b'\n') == (before == b'\r');
-        before = byte;
-        is_whole
-    })
+pub(super) fn ends_lines_alike(head: &[u8]) -> bool {
+    let mut halves = memchr::memchr2_iter(b'\r', b'\n', head);
+    while let Some(first) = halves.next() {
+        if head.get(first..first + 2) != Some(b"\r\n") || halves.next() != Some(first + 1) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether a target is an absolute path without empty, `.` or `..` segments and without escapes, with or
@@ -175,11 +176,12 @@ fn usual_host(value: &[u8]) -> Option<()> {
 }
 
 /// Sets what has not been set yet.
-fn once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
+pub(super) fn once<T>(slot: &mut Option<T>, value: T) -> Option<()> {
     slot.replace(value).is_none().then_some(())
 }
 
-fn keeps(connection: &[u8]) -> Option<bool> {
+/// Whether a field says that the connection goes on; `None` if it says anything else.
+pub(super) fn keeps(connection: &[u8]) -> Option<bool> {
     if connection.eq_ignore_ascii_case(b"keep-alive") {
         Some(true)
     } else if connection.eq_ignore_ascii_case(b"close") {
@@ -190,7 +192,7 @@ fn keeps(connection: &[u8]) -> Option<bool> {
 }
 
 /// A length as it is usually written: digits, none too many, no zero in front.
-fn length(value: &[u8]) -> Option<usize> {
+pub(super) fn length(value: &[u8]) -> Option<usize> {
     let is_usual = match value {
         [_] => true,
         [first, ..] => *first != b'0' && value.len() <= 6,

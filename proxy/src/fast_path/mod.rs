@@ -1,12 +1,13 @@
-//! The fast path: answers what the edge answers by itself straight on the connection, without a session of
-//! Pingora's, and leaves everything else to Pingora.
+//! The fast path: answers what the edge answers by itself straight on the connection, passes orders on, both
+//! without a session of Pingora's, and leaves everything else to Pingora.
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | `mod` | a connection, request by request |
 //! | `head` | which requests it takes on: those that can be read in one way only |
 //! | `wait` | how long it waits for bytes |
-//! | `wire` | an answer as bytes |
+//! | `wire`, `date` | an answer as bytes |
+//! | `pass` | orders that go on to an order server |
 //! | `spare` | buffers between two requests |
 //!
 //! Nothing is decided here. What is answered, what is counted and what is written to the log is the gate's
@@ -14,7 +15,9 @@
 //! outcome. A request is handed over whole, with everything that was read after it, and a connection comes
 //! back only when Pingora says that nothing of the request is left on it.
 
+mod date;
 mod head;
+mod pass;
 mod spare;
 mod wait;
 mod wire;
@@ -26,11 +29,12 @@ use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use http::Method;
+use lua_free_rules::refusal::Refusal;
 use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
@@ -43,7 +47,10 @@ use crate::client;
 use crate::edge::Edge;
 use crate::front::Front;
 use crate::gate::{self, Decision, Errand};
-use head::Reading;
+use crate::request::Header;
+use crate::routes::Kind;
+use head::{Plain, Reading};
+use pass::{Answered, Links, Outcome};
 use wait::Patience;
 
 /// A header that is longer is left to Pingora, which has the last word on its size.
@@ -55,6 +62,7 @@ const READ_ON_BYTES: usize = 4 << 10;
 pub(crate) struct FastPath {
     edge: Arc<Edge>,
     front: Arc<Front>,
+    links: Arc<Links>,
     enabled: bool,
     /// How long a connection may idle.
     idle_within: Duration,
@@ -62,11 +70,20 @@ pub(crate) struct FastPath {
     within: Duration,
 }
 
+/// What has come on a connection and is not answered.
+struct Heard {
+    bytes: Vec<u8>,
+    /// Since when the client may send the next request.
+    since: Instant,
+}
+
 /// What is to be done about the first request on a connection.
 enum Step {
     Answer(Begun, Answer),
     /// Answer, once there is what it takes.
     Ask(Begun, Errand),
+    /// Send these bytes to an order server, and answer what it answers.
+    Pass(Begun, Vec<u8>),
     /// Let Pingora serve it. Without a call, nothing of it was decided.
     HandOver(Option<Call>),
 }
@@ -109,23 +126,38 @@ impl FastPath {
             idle_within: limits.idle_timeout.duration(),
             within: limits.read_timeout.duration(),
             front: Arc::new(front),
+            links: Arc::default(),
             edge,
         }
+    }
+
+    /// The connections that it keeps to order servers.
+    pub fn links(&self) -> Arc<Links> {
+        self.links.clone()
     }
 
     /// Serves a connection, one request after the other, until its end.
     async fn serve(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
         let peer = client::peer(stream.get_socket_digest().as_deref());
         let mut patience = wait::patience(self.idle_within, shutdown);
-        let mut heard = Vec::new();
+        let mut heard = Heard {
+            bytes: Vec::new(),
+            since: Instant::now(),
+        };
         while let Some(step) = self
             .next(&mut stream, &mut heard, &mut patience, peer)
             .await
         {
             let back = match step {
-                Step::Answer(begun, answer) => self.answer(stream, &mut heard, begun, answer).await,
+                Step::Answer(begun, answer) => {
+                    let at = begun.call.started;
+                    self.answer(stream, &mut heard, begun, answer, at).await
+                }
                 Step::Ask(begun, errand) => {
                     Box::pin(self.ask(stream, &mut heard, begun, errand)).await
+                }
+                Step::Pass(begun, request) => {
+                    Box::pin(self.pass(stream, &mut heard, begun, request, shutdown)).await
                 }
                 Step::HandOver(call) => {
                     Box::pin(self.hand_over(stream, &mut heard, call, shutdown)).await
@@ -135,8 +167,8 @@ impl FastPath {
                 Some(back) => stream = back,
                 None => return,
             }
-            if heard.is_empty() {
-                spare::give(std::mem::take(&mut heard));
+            if heard.bytes.is_empty() {
+                spare::give(std::mem::take(&mut heard.bytes));
             } else {
                 // Many requests may have come at once: other connections have their turn in between.
                 tokio::task::consume_budget().await;
@@ -148,22 +180,22 @@ impl FastPath {
     async fn next<S: Future<Output = ()>>(
         &self,
         stream: &mut Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         patience: &mut Patience<S>,
         peer: Option<IpAddr>,
     ) -> Option<Step> {
-        patience.renew(self.idle_within);
+        patience.renew(heard.since, self.idle_within);
         let mut has_begun = false;
         loop {
-            if let Some(step) = self.step(heard, peer) {
+            if let Some(step) = self.step(&heard.bytes, peer) {
                 return Some(step);
             }
             // First idle, then slow.
-            if !has_begun && !heard.is_empty() {
+            if !has_begun && !heard.bytes.is_empty() {
                 has_begun = true;
-                patience.renew(self.within);
+                patience.renew(Instant::now(), self.within);
             }
-            if !patience.more(stream, heard).await {
+            if !patience.more(stream, &mut heard.bytes).await {
                 return None;
             }
         }
@@ -180,9 +212,9 @@ impl FastPath {
             _ => return Some(Step::HandOver(None)),
         };
         let request = &plain.request;
-        let mut call = Call::new(self.edge.in_flight.enter());
-        let decision = match call.arrive(gate::arrive(&self.edge, request, peer)) {
-            Ok(route) => gate::decide(&self.edge, request, Some(plain.body), route, call.client),
+        let mut call = Call::new(&self.edge);
+        let decision = match call.arrive(gate::arrive(&self.edge, request, peer, call.now)) {
+            Ok(route) => gate::decide(&self.edge, &call, request, Some(plain.body), route),
             Err(answer) => Decision::Answer(answer),
         };
         let begun = |call| Begun {
@@ -196,66 +228,139 @@ impl FastPath {
             Decision::Ask(errand) => Step::Ask(begun(call), errand),
             Decision::Forward => {
                 call.passed = true;
-                Step::HandOver(Some(call))
+                match self.onward(&call, &plain) {
+                    Some(request) => Step::Pass(begun(call), request),
+                    None => Step::HandOver(Some(call)),
+                }
             }
         })
+    }
+
+    /// The request as it goes on to an order server, if it does so from here: the busy ones do.
+    fn onward(&self, call: &Call, plain: &Plain<'_>) -> Option<Vec<u8>> {
+        match plain.request.header {
+            Header::Lines(lines) if call.kind == Some(Kind::Order) => {
+                pass::write_request(&self.edge, call, &plain.request, lines, plain.body).ok()
+            }
+            _ => None,
+        }
     }
 
     async fn ask(
         &self,
         stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         begun: Begun,
         errand: Errand,
     ) -> Option<Stream> {
         let answer = errand.run(&self.edge).await;
-        self.answer(stream, heard, begun, answer).await
+        self.answer(stream, heard, begun, answer, Instant::now())
+            .await
     }
 
     /// Answers the first request, and takes it off `heard`. Gives the connection back if it goes on.
     async fn answer(
         &self,
         mut stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         mut begun: Begun,
         answer: Answer,
+        at: Instant,
     ) -> Option<Stream> {
         let keep = begun.keep && !self.edge.in_flight.is_draining();
-        let sent = wire::send(&mut stream, &answer, &begun.method, keep, self.within).await;
-        self.note(&mut begun, &answer, &sent);
-        heard.drain(..begun.bytes);
+        let sent = wire::send(&mut stream, &answer, &begun.method, (keep, at), self.within).await;
+        heard.since = self.note(&mut begun, answer.status.as_u16(), answer.outcome, &sent);
+        self.finish(stream, heard, begun, sent.is_ok(), keep).await
+    }
+
+    /// Passes the first request on. Gives the connection back if it goes on.
+    async fn pass(
+        &self,
+        mut stream: Stream,
+        heard: &mut Heard,
+        mut begun: Begun,
+        request: Vec<u8>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let keep = begun.keep;
+        let keep = || keep && !self.edge.in_flight.is_draining();
+        let outcome = pass::carry(&self.edge, &self.links, &mut begun.call, &request, keep).await;
+        spare::give(request);
+        let answered = match outcome {
+            Outcome::Answered(answered) => answered,
+            Outcome::Unusual => {
+                begun.call.begin_again();
+                return self
+                    .hand_over(stream, heard, Some(begun.call), shutdown)
+                    .await;
+            }
+            Outcome::Full | Outcome::Failed => {
+                // As on Pingora's way, a failure ends the connection.
+                begun.keep &= matches!(outcome, Outcome::Full);
+                let answer = Answer::refusal(&Refusal::Overloaded);
+                let at = Instant::now();
+                return self.answer(stream, heard, begun, answer, at).await;
+            }
+        };
+        let Answered { status, keep, .. } = answered;
+        let sent = wire::write(&mut stream, &answered.bytes, &[], self.within).await;
+        spare::give(answered.bytes);
+        let sent = sent.map(|()| answered.body_bytes);
+        let outcome = begun.call.outcome;
+        heard.since = self.note(&mut begun, status, outcome, &sent);
+        self.finish(stream, heard, begun, sent.is_ok(), keep).await
+    }
+
+    /// Takes the first request, which has been answered, off `heard`. Gives the connection back if it goes on.
+    async fn finish(
+        &self,
+        mut stream: Stream,
+        heard: &mut Heard,
+        begun: Begun,
+        is_sent: bool,
+        keep: bool,
+    ) -> Option<Stream> {
+        heard.bytes.drain(..begun.bytes);
         drop(begun);
-        if sent.is_ok() && keep {
+        if is_sent && keep {
             return Some(stream);
         }
-        if sent.is_ok() {
+        if is_sent {
             // What cannot be told to the client in time is not told.
             let _ = timeout(self.within, stream.shutdown()).await;
         }
         None
     }
 
-    fn note(&self, begun: &mut Begun, answer: &Answer, sent: &io::Result<usize>) {
-        begun.call.outcome = if sent.is_ok() { answer.outcome } else { GONE };
+    fn note(
+        &self,
+        begun: &mut Begun,
+        status: u16,
+        outcome: &'static str,
+        sent: &io::Result<usize>,
+    ) -> Instant {
+        begun.call.outcome = if sent.is_ok() { outcome } else { GONE };
         let told = Sent {
-            status: answer.status.as_u16(),
+            status,
             body_bytes: sent.as_ref().copied().unwrap_or_default(),
         };
         let error = sent.as_ref().err().map(|error| error as &dyn Display);
-        access_log::record(&self.edge, &begun.call, &begun.method, &told, error);
+        access_log::record(&self.edge, &begun.call, &begun.method, &told, error)
     }
 
     /// Hands everything that was read to Pingora. Gives the connection back if it goes on.
     async fn hand_over(
         &self,
         stream: Stream,
-        heard: &mut Vec<u8>,
+        heard: &mut Heard,
         call: Option<Call>,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let mut read = BytesMut::with_capacity(heard.len() + READ_ON_BYTES);
-        read.extend_from_slice(heard);
-        spare::give(std::mem::take(heard));
-        self.front.serve_one(stream, read, call, shutdown).await
+        let mut read = BytesMut::with_capacity(heard.bytes.len() + READ_ON_BYTES);
+        read.extend_from_slice(&heard.bytes);
+        spare::give(std::mem::take(&mut heard.bytes));
+        let back = self.front.serve_one(stream, read, call, shutdown).await;
+        heard.since = Instant::now();
+        back
     }
 }

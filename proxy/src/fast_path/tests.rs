@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use super::*;
 use crate::edge::tests::edge;
 use crate::item_cache::Key;
+use crate::promos::tests::snapshot;
 use crate::service::Service;
+use crate::tally;
 
 fn fast_path(files: &tempfile::TempDir) -> FastPath {
     let edge = Arc::new(edge(files.path()));
@@ -39,8 +41,13 @@ fn item() -> Item {
 async fn what_is_answered_from_memory_allocates_nothing() {
     let files = tempfile::tempdir().unwrap();
     let fast_path = fast_path(&files);
+    tally::begin(fast_path.edge.metrics.clone());
     let one = measure(|| drop(black_box(vec![1])));
     assert_eq!(one.count_total, 1, "allocations are counted");
+    fast_path
+        .edge
+        .promos
+        .hear(vec![snapshot()], tokio::time::Instant::now());
     for key in [Key::Item(ItemId(3)), Key::List] {
         fast_path.edge.items.lay(key, vec![item()]);
     }
@@ -57,6 +64,7 @@ async fn what_is_answered_from_memory_allocates_nothing() {
         ("GET /item/get?id=3 HTTP/1.1\r\nUser-Agent: x\r\n", 200),
         ("GET /item/list HTTP/1.1\r\n", 200),
         ("GET /promo/state?id=3 HTTP/1.1\r\n", 404),
+        ("GET /promo/state?id=7 HTTP/1.1\r\n", 200),
         ("GET /user/get HTTP/1.1\r\nCookie: a=b\r\n", 401),
         ("POST /order/create HTTP/1.1\r\nContent-Length: 0\r\n", 401),
         (
@@ -70,8 +78,8 @@ async fn what_is_answered_from_memory_allocates_nothing() {
             Some(Step::Answer(mut begun, answer)) => {
                 assert_eq!(answer.status, status, "{request}");
                 written.clear();
-                wire::write_head(&mut written, &answer, true).unwrap();
-                fast_path.note(&mut begun, &answer, &Ok(0));
+                wire::write_head(&mut written, &answer, true, begun.call.started).unwrap();
+                fast_path.note(&mut begun, answer.status.as_u16(), answer.outcome, &Ok(0));
             }
             _ => panic!("not answered: {request}"),
         };

@@ -48,9 +48,9 @@ pub(super) fn patience(
 }
 
 impl<S: Future<Output = ()>> Patience<S> {
-    /// From now on bytes have to come within that time.
-    pub fn renew(&mut self, within: Duration) {
-        self.due = Instant::now() + within;
+    /// Bytes have to come `within` that time from `since`.
+    pub fn renew(&mut self, since: std::time::Instant, within: Duration) {
+        self.due = Instant::from_std(since) + within;
         if self.alarm.deadline() > self.due {
             self.alarm.as_mut().reset(self.due);
             self.sleeper = None;

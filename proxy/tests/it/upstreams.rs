@@ -1,10 +1,15 @@
 //! Order servers that fail, fill up, or have something to tell.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use lua_free_rules::units::PromoId;
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::harness::{Plan, access, cookie, data, keys, refusal, session, until};
 use crate::peer::{Mode, Peer};
@@ -32,26 +37,123 @@ async fn an_order_that_is_cut_off_goes_to_another_order_server() {
     }
 }
 
+/// An order server that answers every request, whatever it is, with these bytes, and counts them; checks,
+/// which it answers likewise, left out.
+struct Stubborn {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Stubborn {
+    /// `goes_on` tells whether it keeps the connection.
+    async fn start(answer: &'static str, goes_on: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let counted = counted.clone();
+                tokio::spawn(async move {
+                    let mut request = [0; 4_096];
+                    while let Ok(1..) = stream.read(&mut request).await {
+                        if request.starts_with(b"{") {
+                            continue; // a body that came apart from its header
+                        }
+                        if !request.starts_with(b"GET /live ") {
+                            counted.fetch_add(1, Ordering::Relaxed);
+                        }
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                        if !goes_on {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            asked,
+            serving,
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Stubborn {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+const BROKEN_OFF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
+
 /// The client is still there: the order server is to blame, and the metric says so.
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_not_booked_as_a_client_that_went_away() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Stubborn::start(BROKEN_OFF, false).await;
     let mut plan = Plan::new(&[]);
-    plan.upstreams.push(listener.local_addr().unwrap());
-    let _server = tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 4_096];
-            let _ = stream.read(&mut request).await;
-            let part = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
-            let _ = stream.write_all(part).await;
-        }
-    });
+    plan.upstreams.push(server.address);
     let shop = plan.start().await;
     let list = shop.get("/order/list").header("cookie", cookie(session(1)));
     assert!(list.send().await.unwrap().bytes().await.is_err());
     let booked = "floodgate_edge_answers_total{outcome=\"broken_off\",route=\"order_list\"} 1";
     until(async || shop.metrics().await.contains(booked)).await;
+}
+
+/// The client has not got its first byte yet, and the order's key makes two of them one.
+#[tokio::test]
+async fn an_order_whose_answer_breaks_off_goes_to_another_order_server() {
+    let (server, good) = (
+        Stubborn::start(BROKEN_OFF, false).await,
+        Peer::start().await,
+    );
+    let mut plan = Plan::new(&[&good]);
+    plan.upstreams.push(server.address);
+    let shop = plan.start().await;
+    let token = access(1).mint(&keys()).unwrap();
+    for _ in 0..4 {
+        assert_eq!(refusal(shop.order(1, &token)).await, (StatusCode::OK, 0));
+    }
+    assert_eq!(good.count("/order/create"), 4);
+    assert!(server.asked() > 0);
+}
+
+#[tokio::test]
+async fn an_order_server_that_answers_in_chunks_serves_too() {
+    let chunked = "HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    let server = Stubborn::start(chunked, true).await;
+    let mut plan = Plan::new(&[]);
+    plan.upstreams.push(server.address);
+    let shop = plan.start().await;
+    let token = access(1).mint(&keys()).unwrap();
+    for _ in 0..3 {
+        let answer = shop.order(1, &token).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        assert_eq!(answer.text().await.unwrap(), "{}");
+    }
+    assert_eq!(server.asked(), 4, "only the first was sent twice");
+}
+
+#[tokio::test]
+async fn what_an_order_server_sends_unasked_is_no_answer() {
+    // The second half of what it sends would be the answer to the next order.
+    let twice = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2";
+    let server = Stubborn::start(twice, true).await;
+    let mut plan = Plan::new(&[]);
+    plan.upstreams.push(server.address);
+    let shop = plan.start().await;
+    let token = access(1).mint(&keys()).unwrap();
+    for _ in 0..4 {
+        let answer = shop.order(1, &token).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "1");
+    }
+    assert_eq!(server.asked(), 4);
 }
 
 #[tokio::test]
