@@ -22,10 +22,6 @@ need_module() { # file package
     [ -f "/usr/lib/nginx/modules/$1" ] || missing="$missing $2"
 }
 
-need_lua() { # file package
-    [ -f "/usr/share/lua/5.1/$1" ] || missing="$missing $2"
-}
-
 need_library() { # file package
     for file in /usr/lib/*/"$1"; do
         [ -f "$file" ] && return 0
@@ -48,7 +44,6 @@ if [ "${1:-build}" != build ]; then
     need nginx nginx
     need_module ngx_http_lua_module.so libnginx-mod-http-lua
     need_module ngx_http_brotli_static_module.so libnginx-mod-http-brotli-static
-    need_lua nginx/redis.lua lua-nginx-redis
     need_library lua/5.1/cjson.so lua-cjson
     need haproxy haproxy
     need varnishd varnish

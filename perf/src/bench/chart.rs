@@ -1,6 +1,7 @@
 //! The picture: for each table a bar a server, with the processor time of a request; then how long 99 of 100
 //! answers took at a steady rate.
 
+use super::crowded::Crowded;
 use super::latency::Latencies;
 use super::report::{Measured, Report, Table};
 use crate::spread::median;
@@ -17,6 +18,7 @@ struct Group {
 
 struct Bar {
     name: String,
+    is_ours: bool,
     length: f64,
     words: String,
 }
@@ -58,13 +60,14 @@ pub fn draw(report: &Report) -> String {
 
 fn times(table: &Table) -> Group {
     let (connections, workers) = (table.connections, table.workers);
-    let bars = table.rows.iter().map(|row| {
+    let bars = table.rows.iter().enumerate().map(|(index, row)| {
         let time = median(&row.cpu_us);
         let ratio = row
             .ratio
             .map_or_else(String::new, |ratio| format!(" ({:.2} x)", ratio.median));
         Bar {
             name: row.peer.to_owned(),
+            is_ours: index == 0,
             length: time,
             words: format!("{time:.2}{ratio}"),
         }
@@ -79,7 +82,7 @@ fn times(table: &Table) -> Group {
 }
 
 fn waits(measured: &Measured) -> Vec<Group> {
-    let bar = |name: String, latencies: &Latencies| {
+    let bar = |name: String, is_ours: bool, latencies: &Latencies| {
         let length = median(&latencies.p99_ms);
         let mark = if latencies.marked > 0 {
             " (marked)"
@@ -88,30 +91,48 @@ fn waits(measured: &Measured) -> Vec<Group> {
         };
         Bar {
             name,
+            is_ours,
             length,
             words: format!("{length:.3}{mark}"),
         }
     };
-    let steady = measured.steady.iter().map(|steady| Group {
-        words: format!(
-            "{} at {:.0}/s, {} connections, workers: 1",
-            steady.work, steady.rate, steady.connections
-        ),
-        bars: steady
-            .rows
-            .iter()
-            .map(|row| bar(row.peer.to_owned(), &row.latencies))
-            .collect(),
-    });
-    let crowded = measured.crowded.iter().map(|crowded| Group {
-        words: format!("{} busy connections at {:.0}/s", crowded.busy, crowded.rate),
-        bars: vec![
-            bar(format!("{}, alone", crowded.peer), &crowded.alone),
-            bar(
-                format!("beside {} idle ones", crowded.idle),
-                &crowded.beside,
+    let steady = measured.steady.iter().map(|steady| {
+        let rows = steady.rows.iter().enumerate();
+        Group {
+            words: format!(
+                "{} at {:.0}/s, {} connections, workers: 1",
+                steady.work, steady.rate, steady.connections
             ),
-        ],
+            bars: rows
+                .map(|(index, row)| bar(row.peer.to_owned(), index == 0, &row.latencies))
+                .collect(),
+        }
+    });
+    let crowded = measured.crowded.first().map(|first| {
+        let all = measured.crowded.iter().enumerate();
+        let bars = all.flat_map(
+            |(
+                index,
+                Crowded {
+                    peer,
+                    alone,
+                    beside,
+                    ..
+                },
+            )| {
+                [
+                    bar(format!("{peer}, alone"), index == 0, alone),
+                    bar(format!("{peer}, beside them"), index == 0, beside),
+                ]
+            },
+        );
+        Group {
+            words: format!(
+                "{} busy connections at {:.0}/s, alone and beside {} idle ones",
+                first.busy, first.rate, first.idle
+            ),
+            bars: bars.collect(),
+        }
     });
     steady.chain(crowded).collect()
 }
@@ -123,7 +144,7 @@ fn compare(svg: &mut Svg, top: f64, group: &Group) -> f64 {
     let most = lengths.fold(0.001, f64::max);
     for (index, bar) in group.bars.iter().enumerate() {
         let y = top + 10.0 + BAR_ROW * index as f64;
-        svg.bar(y, &bar.name, bar.length / most, index == 0, &bar.words);
+        svg.bar(y, &bar.name, bar.length / most, bar.is_ours, &bar.words);
     }
     top + BAR_ROW * group.bars.len() as f64 + GAP
 }

@@ -80,3 +80,40 @@ fn asked(stream: &mut TcpStream, exchange: &Exchange) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers so many requests on each connection, then closes it.
+    fn responder(answers: usize) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 1_024];
+                    for _ in 0..answers {
+                        let _ = stream.read(&mut buffer);
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn one_that_was_closed_meanwhile_is_found() {
+        let exchange = Exchange::new(b"GET / HTTP/1.1\r\n\r\n".to_vec(), 200, b"ok".to_vec());
+        let mut held = Held::open(responder(2), 3, &exchange).unwrap();
+        held.ask(&exchange).unwrap();
+        assert!(held.ask(&exchange).is_err());
+        let mut held = Held::open(responder(1), 3, &exchange).unwrap();
+        let error = held.ask(&exchange).unwrap_err().to_string();
+        assert!(error.starts_with("connection 1 of 3"), "{error}");
+        assert!(Held::open(responder(0), 3, &exchange).is_err());
+    }
+}
