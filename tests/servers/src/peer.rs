@@ -68,7 +68,8 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Workers outlive a master that is killed.
+        // Workers outlive a master that is killed, and one that still runs replaces those who are.
+        self.kept.signal("-STOP");
         for pid in self.processes().into_iter().skip(1) {
             crate::kept::signal(pid, "-KILL");
         }
@@ -79,4 +80,27 @@ impl Drop for Peer {
 fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_that_replaces_its_workers_leaves_none_behind() {
+        let words = ["sh", "-c", "while :; do sleep 8@PORT@; done"];
+        let peer = Peer::start(&[], &words, |_| true);
+        let worker = format!("sleep\08{}\0", peer.port());
+        let works = || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let mut words = processes.map(|process| std::fs::read(process.path().join("cmdline")));
+            words.any(|words| words.is_ok_and(|words| words == worker.as_bytes()))
+        };
+        while !works() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        drop(peer);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!works());
+    }
 }
