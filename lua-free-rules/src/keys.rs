@@ -3,7 +3,7 @@
 use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use jsonwebtoken::{DecodingKey, EncodingKey};
+use jsonwebtoken::EncodingKey;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
@@ -46,7 +46,8 @@ pub(crate) enum Purpose {
 pub struct Key {
     id: String,
     pub(crate) encoding: EncodingKey,
-    pub(crate) decoding: DecodingKey,
+    /// Keyed once, since every request with a token needs it.
+    signature: Hmac<Sha256>,
     challenge: [u8; 32],
     answer: [u8; 32],
 }
@@ -99,7 +100,7 @@ impl Key {
             // Tokens are signed with the secret itself, so that any backend can verify them with
             // the shared key; the other uses have derived keys.
             encoding: EncodingKey::from_secret(secret),
-            decoding: DecodingKey::from_secret(secret),
+            signature: new_mac(secret),
             challenge: derived(b"floodgate challenge v1"),
             answer: derived(b"floodgate answer v1"),
         })
@@ -108,6 +109,13 @@ impl Key {
     /// The key's id, the `kid` of the tokens it signs.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether `signature` is the HMAC-SHA-256 over `message` under the secret itself (RFC 7518, section 3.2).
+    /// Takes as long whether it is or not.
+    pub(crate) fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let mac = self.signature.clone().chain_update(message);
+        mac.verify_slice(signature).is_ok()
     }
 
     /// HMAC-SHA-256 over `parts`, each with its length in front, under the key for `purpose`.
