@@ -1,7 +1,7 @@
 //! Any bytes, as one connection sends them: the fast path and Pingora's way must answer alike. The two edges and
 //! the comparison are those of `proxy/tests/it/both_ways.rs`.
 #![no_main]
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, missing_docs)]
 
 #[path = "../../proxy/tests/it/both_ways.rs"]
 mod both_ways;
@@ -19,12 +19,13 @@ mod wire;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use both_ways::Both;
 
 static EDGES: LazyLock<(Runtime, Both)> = LazyLock::new(|| {
-    let runtime = Runtime::new().unwrap();
+    // One thread, as in the test.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let both = runtime.block_on(Both::open(|_| ()));
     (runtime, both)
 });

@@ -123,11 +123,19 @@ impl Both {
         let told = format!("{what}:\n{:?}", String::from_utf8_lossy(bytes));
         // Pingora closes after a request with more behind it; the fast path goes on.
         let (first, more) = fast.split_at_checked(long.len()).expect(&told);
-        assert_eq!(first, long, "{told}");
-        let is_open = long
-            .last()
-            .is_some_and(|last| last.contains("connection: keep-alive"));
+        let last = long.last().map_or("", String::as_str);
+        let is_open = last.contains("connection: keep-alive") || went_up(last);
         assert!(more.is_empty() || is_open, "{told}");
+        for (fast, long) in first.iter().zip(&long) {
+            if went_up(long) {
+                // The edge may see the end of the bytes before the order server's answer, or after it: only
+                // in the one case it says that it closes.
+                let [fast, long] = [fast, long].map(|answer| answer.replace("keep-alive", "close"));
+                assert_eq!(fast, long, "{told}");
+            } else {
+                assert_eq!(fast, long, "{told}");
+            }
+        }
     }
 
     fn pass_ms(&self, ms: i64) {
@@ -152,6 +160,11 @@ impl Both {
         assert_eq!(reached_fast, reached_long);
         assert!(fast.len() > 3, "{fast:?}");
     }
+}
+
+/// Whether an answer is the order server's.
+fn went_up(answer: &str) -> bool {
+    answer.contains("\"from\":\"peer\"")
 }
 
 /// An answer, without what may differ: the moment, the order of its fields, and what is drawn by chance.
