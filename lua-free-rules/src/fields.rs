@@ -97,7 +97,7 @@ impl Fields {
             Some(Value::String(text)) if text.len() > bytes_max => {
                 Err(bad(&format!("`{name}` is longer than {bytes_max} bytes")))
             }
-            Some(Value::String(text)) if text.chars().any(char::is_control) => {
+            Some(Value::String(text)) if has_control(text) => {
                 Err(bad(&format!("`{name}` has control characters")))
             }
             Some(Value::String(text)) => Ok(Some(text)),
@@ -172,6 +172,13 @@ fn sole_id(query: &str, name: &str) -> Option<i64> {
     let is_plain = digits.len() <= 15 && digits.bytes().all(|digit| digit.is_ascii_digit());
     let id = digits.parse().ok().filter(|_| is_plain)?;
     (1..=ID_MAX).contains(&id).then_some(id)
+}
+
+/// Looks at many bytes at a time where they are plain ASCII, as in tokens.
+fn has_control(text: &str) -> bool {
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte);
+    let all_plain = text.bytes().fold(true, |all, byte| all & is_plain(byte));
+    !all_plain && text.chars().any(char::is_control)
 }
 
 fn bad(words: &str) -> Refusal {
