@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, Header};
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::keys::KeyRing;
 use crate::units::{BuyerId, Generation, ItemId, Nonce, PromoId, Timestamp};
@@ -266,12 +266,15 @@ fn open<'a, T: Deserialize<'a>>(
     let (message, signature) = text.rsplit_once('.').ok_or(TokenFault::Malformed)?;
     let (header, claims) = message.split_once('.').ok_or(TokenFault::Malformed)?;
     let header = decoded(header, space)?;
+    if !header.starts_with(b"{") {
+        return Err(TokenFault::Malformed);
+    }
     let header: Opened<'_> = serde_json::from_slice(header).map_err(|_| TokenFault::Malformed)?;
     if header.alg != "HS256" {
         return Err(TokenFault::Malformed);
     }
     // What must be understood and is not (RFC 7515, section 4.1.11) makes it another's.
-    if header.typ.as_deref() != Some(kind) || header.crit.is_some() {
+    if header.typ.as_deref() != Some(kind) || header.crit {
         return Err(TokenFault::Foreign);
     }
     let key = header.kid.as_deref().and_then(|id| ring.find(id));
@@ -293,7 +296,13 @@ struct Opened<'a> {
     typ: Option<Cow<'a, str>>,
     #[serde(borrow)]
     kid: Option<Cow<'a, str>>,
-    crit: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+/// Whatever it is.
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 /// Room for a part of a token.
@@ -441,6 +450,10 @@ mod tests {
         assert_eq!(signed(&format!(r#"{usual},"x":[1]}}"#)), Ok(access()));
         let crit = format!(r#"{usual},"crit":["b64"],"b64":false}}"#);
         assert_eq!(signed(&crit), Err(TokenFault::Foreign));
+        let null = format!(r#"{usual},"crit":null}}"#);
+        assert_eq!(signed(&null), Err(TokenFault::Foreign));
+        let listed = r#"["HS256","floodgate-access+jwt","k1"]"#;
+        assert_eq!(signed(listed), Err(TokenFault::Malformed));
         let twice = format!(r#"{usual},"alg":"none"}}"#);
         assert_eq!(signed(&twice), Err(TokenFault::Malformed));
         let other = usual.replace("HS256", "HS384") + "}";

@@ -35,7 +35,7 @@ pub(crate) fn record(
         route = call.route,
         status = sent.status,
         outcome = call.outcome,
-        upstream = call.lease.as_ref().map(|lease| lease.upstream().name.as_str()),
+        upstream = call.upstream().map(|upstream| upstream.name.as_str()),
         attempts = call.attempts,
         body_bytes = sent.body_bytes,
         duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),

@@ -34,6 +34,7 @@ struct Ready<'a> {
     ready: bool,
     /// Whether stopping has begun.
     draining: bool,
+    threads_lost: u64,
     pages: usize,
     promos: usize,
     /// Milliseconds since the engine was heard; absent if it never was.
@@ -105,9 +106,11 @@ fn answer(edge: &Edge, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 fn ready(edge: &Edge) -> Response<Full<Bytes>> {
     let age_ms = edge.promos.heard().ms_ago();
     let draining = edge.in_flight.is_draining();
+    let threads_lost = edge.metrics.threads_lost.get();
     let state = Ready {
-        ready: age_ms.is_some() && !draining,
+        ready: age_ms.is_some() && !draining && threads_lost == 0,
         draining,
+        threads_lost,
         pages: edge.pages.len(),
         promos: edge.promos.heard().promos.len(),
         engine_heard_ms_ago: age_ms,

@@ -197,6 +197,7 @@ fn json<T: Serialize>(data: &T) -> serde_json::Result<Bytes> {
         static ROOM: RefCell<BytesMut> = RefCell::default();
     }
     ROOM.with_borrow_mut(|room| {
+        room.clear();
         room.reserve(JSON_ROOM);
         let written = write_success((&mut *room).writer(), data);
         let body = room.split().freeze();

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use lua_free_rules::units::Timestamp;
@@ -12,7 +13,7 @@ use crate::drain::Entered;
 use crate::edge::Edge;
 use crate::gate::Arrived;
 use crate::routes::{self, Kind, Route};
-use crate::upstreams::Lease;
+use crate::upstreams::{Lease, Upstream};
 
 /// The outcome of a request that an order server answered.
 const UPSTREAM: &str = "upstream";
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     pub outcome: &'static str,
     /// The place at an order server.
     pub lease: Option<Lease>,
+    /// The order server whose place was given back after it had answered.
+    served_by: Option<Arc<Upstream>>,
     /// Order servers that failed this request.
     pub tried: Vec<SocketAddr>,
     pub attempts: usize,
@@ -52,6 +55,7 @@ impl Call {
             passed: false,
             outcome: UPSTREAM,
             lease: None,
+            served_by: None,
             tried: Vec::new(),
             attempts: 0,
         }
@@ -68,11 +72,15 @@ impl Call {
         Ok(route)
     }
 
-    /// Nobody has tried to serve it yet.
-    pub fn begin_again(&mut self) {
-        self.lease = None;
-        self.tried.clear();
-        self.attempts = 0;
+    /// The order server has done its part: another request may have the place. The client may take long.
+    pub fn give_back(&mut self) {
+        self.served_by = self.lease.take().map(Lease::end);
+    }
+
+    /// The order server that has, or had, the request.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        let now = self.lease.as_ref().map(Lease::upstream);
+        now.or(self.served_by.as_deref())
     }
 }
 

@@ -77,7 +77,8 @@ impl InFlight {
         loop {
             let mut fewer = std::pin::pin!(self.draining.fewer.notified());
             fewer.as_mut().enable();
-            if self.count() == 0 {
+            // One thread's is counted after the other's: only twice none is none.
+            if self.count() == 0 && self.count() == 0 {
                 return;
             }
             fewer.await;

@@ -91,6 +91,7 @@ pub(crate) fn mark(edge: &Edge, call: &Call, request: &mut RequestHeader) -> Res
     }
     // HTTP/2 clients may send each cookie in a field of its own; HTTP/1.1 has one field for all.
     let cookies = client::cookies(Header::from(&request.headers)).map(Cow::into_owned);
+    request.remove_header(&COOKIE);
     if let Some(cookies) = cookies {
         request.insert_header(COOKIE, cookies)?;
     }

@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     challenges_issued: IntCounterVec,
     /// Requests sent again to another order server.
     pub retries: IntCounter,
+    /// Threads that take no more connections, though the edge is open.
+    pub threads_lost: IntCounter,
     /// Connections to the public listener.
     pub connections: IntGauge,
     /// Connections that were closed at once, for there were too many.
@@ -78,6 +80,11 @@ impl Metrics {
             "Requests sent again to another order server.",
         )?;
         registry.register(Box::new(retries.clone()))?;
+        let threads_lost = IntCounter::new(
+            "floodgate_edge_threads_lost_total",
+            "Threads that take no more connections, though the edge is open.",
+        )?;
+        registry.register(Box::new(threads_lost.clone()))?;
         let connections_refused = IntCounter::new(
             "floodgate_edge_connections_refused_total",
             "Connections that were closed at once, for there were too many.",
@@ -142,6 +149,7 @@ impl Metrics {
                 &["promo"],
             )?,
             retries,
+            threads_lost,
             connections: gauge(
                 "floodgate_edge_connections",
                 "Connections to the public listener.",

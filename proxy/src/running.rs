@@ -18,7 +18,7 @@ use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service as Listening;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::connections::{Connections, Counted};
 use crate::drain::InFlight;
@@ -40,6 +40,9 @@ use crate::{admin, forward, signals, tally};
 /// What Pingora collects before it writes: the header of a short answer travels with its body. Longer writes,
 /// as those of the fast path, are not copied.
 const WRITTEN_AT_ONCE: usize = 1 << 10;
+
+/// How long threads have, when stopping begins, to look at what has come.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// What the edge needs to start.
 pub struct Settings {
@@ -157,6 +160,8 @@ impl Running {
         self.in_flight.begin_drain();
         let drained = timeout_at(deadline, async {
             self.workers.stop_accepting().await;
+            // What has come on a connection by now is looked at.
+            sleep(SETTLE).await;
             self.in_flight.drained().await;
         });
         if drained.await.is_err() {
@@ -237,8 +242,29 @@ struct Post {
     connections: Arc<Connections>,
 }
 
+/// A thread takes connections. When this is dropped and nobody has said so, the thread is lost: the edge is no
+/// longer ready, so that an operator or a supervisor has it started anew.
+struct Serving {
+    edge: Arc<Edge>,
+    shutdown: ShutdownWatch,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let is_wanted = self.shutdown.has_changed().is_ok() && !*self.shutdown.borrow();
+        if is_wanted {
+            self.edge.metrics.threads_lost.inc();
+            tracing::error!("a thread of the edge takes no more connections");
+        }
+    }
+}
+
 /// Takes connections on one thread, and serves them, until it is to stop.
 async fn accept(post: Post, shutdown: ShutdownWatch) {
+    let _serving = Serving {
+        edge: post.edge.clone(),
+        shutdown: shutdown.clone(),
+    };
     tally::begin(post.edge.metrics.clone());
     let conf = ServerConf {
         max_retries: forward::ATTEMPTS_MAX,

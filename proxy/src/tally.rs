@@ -49,7 +49,10 @@ pub(crate) fn answer(route: &'static str, outcome: &'static str, duration_s: f64
 
 /// Counts item details that were found fresh; `false` if this thread does not count for itself.
 pub(crate) fn fresh_item() -> bool {
-    with(|tally| tally.fresh.inc())
+    with(|tally| {
+        tally.fresh.inc();
+        tally.untold += 1;
+    })
 }
 
 /// Tells what is untold.

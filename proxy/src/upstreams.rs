@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
 
@@ -13,6 +13,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Checks in a row that an order server may fail before others are preferred: one late answer under
 /// load is no sign of death.
 const CHECKS_FAILED_MAX: u32 = 3;
+
+/// How long an order server is taken for one that answers oddly: it may be started anew as another one.
+const ODD_FOR: Duration = Duration::from_secs(60);
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,9 @@ pub(crate) struct Upstream {
     /// Checks failed in a row.
     checks_failed: AtomicU32,
     in_flight: AtomicU32,
-    answers_oddly: AtomicBool,
+    /// Milliseconds after `born` until which its answers are taken for odd.
+    odd_until_ms: AtomicU64,
+    born: Instant,
 }
 
 impl Upstream {
@@ -51,15 +56,19 @@ impl Upstream {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether it was seen to answer orders in a way that the fast path does not take.
+    /// Whether it was lately seen to answer an order in a way that the fast path does not take.
     pub fn answers_oddly(&self) -> bool {
-        self.answers_oddly.load(Ordering::Relaxed)
+        self.born.elapsed() < Duration::from_millis(self.odd_until_ms.load(Ordering::Relaxed))
     }
 
-    /// From now on its orders go Pingora's way at once.
+    /// For a while its orders go Pingora's way at once.
     pub fn note_odd_answer(&self) {
-        self.answers_oddly.store(true, Ordering::Relaxed);
-        tracing::warn!(upstream = %self.name, "answers of this order server take the longer way");
+        let until = self.born.elapsed().saturating_add(ODD_FOR).as_millis();
+        let until = u64::try_from(until).unwrap_or(u64::MAX);
+        if !self.answers_oddly() {
+            tracing::warn!(upstream = %self.name, "answers of this order server take the longer way");
+        }
+        self.odd_until_ms.store(until, Ordering::Relaxed);
     }
 
     /// Takes it out of rotation until a check finds it alive.
@@ -71,10 +80,7 @@ impl Upstream {
         let was_healthy = self.is_healthy();
         match check {
             Check::Alive => {
-                if self.unreachable.swap(false, Ordering::Relaxed) {
-                    // It was started anew, perhaps as another one.
-                    self.answers_oddly.store(false, Ordering::Relaxed);
-                }
+                self.unreachable.store(false, Ordering::Relaxed);
                 self.checks_failed.store(0, Ordering::Relaxed);
             }
             // At worst two that fail at once count as one.
@@ -108,6 +114,11 @@ impl Lease {
     pub fn upstream(&self) -> &Upstream {
         &self.0
     }
+
+    /// Gives the place back; tells where it was.
+    pub fn end(self) -> Arc<Upstream> {
+        self.0.clone()
+    }
 }
 
 impl Drop for Lease {
@@ -132,7 +143,8 @@ impl Upstreams {
                 unreachable: AtomicBool::new(false),
                 checks_failed: AtomicU32::new(0),
                 in_flight: AtomicU32::new(0),
-                answers_oddly: AtomicBool::new(false),
+                odd_until_ms: AtomicU64::new(0),
+                born: Instant::now(),
             })
         };
         Self {

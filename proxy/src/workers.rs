@@ -59,12 +59,13 @@ impl Workers {
             accepting,
             living,
         };
-        let processors = if pin { processors()? } else { Vec::new() };
+        let allowed = sched_getaffinity(None)?;
+        let processors = if pin { list(&allowed) } else { Vec::new() };
         for (number, post) in posts.into_iter().enumerate() {
             let (serve, shutdown, mut end) = (serve.clone(), watch.clone(), end_watch.clone());
             let (accepts, lives) = (accepts.clone(), lives.clone());
             let processor = processors.get(number % processors.len().max(1)).copied();
-            let runtime = runtime(before_sleep)?;
+            let runtime = runtime(before_sleep, allowed)?;
             let thread = thread::Builder::new().name(format!("edge-{number}"));
             thread.spawn(move || {
                 let _lives = lives;
@@ -105,11 +106,10 @@ pub(crate) fn count(threads: usize) -> usize {
     }
 }
 
-/// The processors that the process may use.
-fn processors() -> io::Result<Vec<usize>> {
-    let allowed = sched_getaffinity(None)?;
+/// The processors in a set.
+fn list(set: &CpuSet) -> Vec<usize> {
     let all = 0..CpuSet::MAX_CPU;
-    Ok(all.filter(|processor| allowed.is_set(*processor)).collect())
+    all.filter(|processor| set.is_set(*processor)).collect()
 }
 
 /// Binds this thread. Where the system does not let it, it serves unbound.
@@ -122,8 +122,14 @@ fn bind(processor: Option<usize>) {
     }
 }
 
-fn runtime(before_sleep: fn()) -> io::Result<Runtime> {
+fn runtime(before_sleep: fn(), allowed: CpuSet) -> io::Result<Runtime> {
     let mut builder = Builder::new_current_thread();
+    // Those beside it would be bound to its processor too.
+    builder.on_thread_start(move || {
+        if let Err(error) = sched_setaffinity(None, &allowed) {
+            tracing::debug!(%error, "a thread beside one of the edge stays bound");
+        }
+    });
     builder.on_thread_park(before_sleep);
     builder.max_blocking_threads(BLOCKING_THREADS_MAX);
     builder.enable_all().build()
@@ -183,19 +189,21 @@ mod tests {
 
     #[tokio::test]
     async fn bound_ones_share_what_the_process_may_use() {
-        let allowed = processors().unwrap();
+        let processors = || list(&sched_getaffinity(None).unwrap());
+        let allowed = processors();
         assert!((1..=allowed.len()).contains(&count(0)));
         let (sender, mut bound) = mpsc::unbounded_channel();
         let posts = vec![sender; allowed.len()];
-        let serve = |sender: mpsc::UnboundedSender<_>, shutdown| {
-            sender.send(processors().unwrap()).unwrap();
-            until(shutdown)
+        let serve = move |sender: mpsc::UnboundedSender<_>, shutdown| async move {
+            let beside = tokio::task::spawn_blocking(processors).await;
+            sender.send((processors(), beside.unwrap())).unwrap();
+            until(shutdown).await;
         };
         let workers = Workers::start(posts, true, || (), serve).unwrap();
         let mut seen = Vec::new();
         for _ in 0..allowed.len() {
-            let mine = bound.recv().await.unwrap();
-            assert_eq!(mine.len(), 1);
+            let (mine, beside) = bound.recv().await.unwrap();
+            assert_eq!((mine.len(), &beside), (1, &allowed));
             seen.extend(mine);
         }
         seen.sort_unstable();

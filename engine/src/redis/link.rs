@@ -18,8 +18,9 @@ use lua_free_rules::units::PromoId;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
-    IntoConnectionInfo, Pipeline, RedisError, ServerErrorKind, Value, cmd,
+    IntoConnectionInfo, Pipeline, RedisError, RedisResult, ServerErrorKind, Value, cmd,
 };
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -62,6 +63,8 @@ pub(super) struct Link {
     /// The address, password included.
     pub(super) client: Client,
     config: AsyncConnectionConfig,
+    /// Where connections live, whoever is the first to need one: some who do serve others meanwhile.
+    home: Handle,
     slots: Vec<Slot>,
     turn: AtomicUsize,
     patience: Duration,
@@ -131,6 +134,7 @@ impl Link {
             config: AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(CONNECT_MAX))
                 .set_response_timeout(Some(options.patience)),
+            home: Handle::current(),
             slots: (0..CONNECTIONS).map(|_| Slot::default()).collect(),
             turn: AtomicUsize::new(0),
             patience: options.patience,
@@ -286,6 +290,17 @@ impl Link {
         Ok(answer)
     }
 
+    async fn connect(&self) -> std::result::Result<RedisResult<MultiplexedConnection>, Fault> {
+        let (client, config) = (self.client.clone(), self.config.clone());
+        let connecting = async move {
+            client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await
+        };
+        let connected = self.home.spawn(connecting).await;
+        connected.map_err(|error| Fault::NotDone(error.to_string()))
+    }
+
     /// The connection of a slot: made anew if there is none, or none that may be used.
     async fn held(&self, slot: &Slot, memory: Memory) -> std::result::Result<Held, Fault> {
         let usable = |held: &Held| held.is_good || memory == Memory::Any;
@@ -300,11 +315,7 @@ impl Link {
         let mut connection = match slot.current() {
             // It is good for the stream; whether its memory is good by now is seen below.
             Some(held) => held.connection,
-            None => self
-                .client
-                .get_multiplexed_async_connection_with_config(&self.config)
-                .await
-                .map_err(away)?,
+            None => self.connect().await?.map_err(away)?,
         };
         let checked = self.check(&mut connection).await;
         let is_good = match checked {

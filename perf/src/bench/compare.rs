@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use floodgate_servers::Peer;
 
+use super::load::Used;
 use super::peers::Setting;
 use super::report::{Row, Table};
 use super::work::Work;
@@ -37,10 +38,10 @@ pub fn compare(
             let second = Duration::from_secs(1);
             load::load(port, work, connections, second, load_core)?;
             let processes = peer.processes();
-            let before = load::cpu_ns(&processes);
+            let before = Used::by(&processes);
             let duration = Duration::from_secs(asked.seconds);
             let told = load::load(port, work, connections, duration, load_core)?;
-            row.add(told, load::cpu_ns(&processes) - before);
+            row.add(told, Used::by(&processes).ns_since(&before));
         }
     }
     let rows = rows.into_iter().map(|(row, _)| row).collect();

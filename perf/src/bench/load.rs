@@ -1,5 +1,7 @@
 //! Load: wrk, as Debian has it, and what the servers' processors did meanwhile.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -111,18 +113,35 @@ pub fn load(
     Ok(told)
 }
 
-/// Processor time that all threads of these processes have used, in nanoseconds.
-pub fn cpu_ns(processes: &[u32]) -> u64 {
-    let of_thread = |path: std::path::PathBuf| {
-        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    let threads = processes
-        .iter()
-        .filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok())
-        .flatten()
-        .flatten();
-    threads.filter_map(|thread| of_thread(thread.path())).sum()
+/// Processor time that each thread of some processes has used, in nanoseconds.
+#[derive(Debug)]
+pub struct Used(HashMap<PathBuf, u64>);
+
+impl Used {
+    /// So far.
+    pub fn by(processes: &[u32]) -> Self {
+        let of_thread = |path: PathBuf| {
+            let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            let used_ns = text.split(' ').next()?.parse::<u64>().ok()?;
+            Some((path, used_ns))
+        };
+        let threads = processes
+            .iter()
+            .filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok())
+            .flatten()
+            .flatten();
+        let threads = threads.filter_map(|thread| of_thread(thread.path()));
+        Self(threads.collect())
+    }
+
+    /// By all threads together since `before`. One that has ended in between is not seen: what it had used
+    /// before must not be taken from the others'.
+    pub fn ns_since(&self, before: &Self) -> u64 {
+        let threads = self.0.iter();
+        let used = threads
+            .map(|(path, now)| now.saturating_sub(before.0.get(path).copied().unwrap_or_default()));
+        used.sum()
+    }
 }
 
 /// Processor time that this thread has used, in nanoseconds.

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::credentials::{Credentials, Secret};
-use super::load::{Told, cpu_ns};
+use super::load::{Told, Used};
 use super::lua_sale::{self, LuaSale};
 use super::peers::Setting;
 use super::report::{Row, Table};
@@ -124,13 +124,13 @@ impl Seller {
     }
 
     fn sell(&mut self, orders: &[String]) -> Result<(), Failure> {
-        let before = self.used_ns();
+        let before = self.used();
         let told: Told = till::place(self.port, orders, CONNECTIONS)?;
-        let after = self.used_ns();
+        let after = self.used();
         let used_ns = after
             .iter()
             .zip(&before)
-            .map(|(after, before)| after - before);
+            .map(|(after, before)| after.ns_since(before));
         let mut all_ns = 0;
         for ((process, _), used_ns) in self.processes.iter_mut().zip(used_ns) {
             all_ns += used_ns;
@@ -142,9 +142,9 @@ impl Seller {
     }
 
     /// What each process has used so far.
-    fn used_ns(&self) -> Vec<u64> {
+    fn used(&self) -> Vec<Used> {
         let processes = self.processes.iter();
-        processes.map(|(_, pids)| cpu_ns(pids)).collect()
+        processes.map(|(_, pids)| Used::by(pids)).collect()
     }
 
     fn end(self) -> (Row, Vec<Process>) {

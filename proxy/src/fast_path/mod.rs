@@ -130,12 +130,14 @@ impl ServerApp for FastPath {
 impl FastPath {
     pub fn new(edge: Arc<Edge>, front: Front) -> Self {
         let limits = &edge.config.limits;
+        let in_flight_max = usize::try_from(limits.in_flight_max).unwrap_or(usize::MAX);
+        let links_max = in_flight_max.saturating_mul(edge.upstreams.all().len());
         Self {
             enabled: edge.config.fast_path,
             idle_within: limits.idle_timeout.duration(),
             within: limits.read_timeout.duration(),
             front: Arc::new(front),
-            links: Arc::default(),
+            links: Arc::new(Links::new(links_max)),
             edge,
         }
     }
@@ -304,7 +306,7 @@ impl FastPath {
         let answered = match outcome {
             Outcome::Answered(answered) => answered,
             Outcome::Unusual => {
-                begun.call.begin_again();
+                begun.call.lease = None;
                 return self
                     .hand_over(stream, heard, Some(begun.call), shutdown)
                     .await;
@@ -317,6 +319,7 @@ impl FastPath {
                 return self.answer(stream, heard, begun, answer, at).await;
             }
         };
+        begun.call.give_back();
         let Answered { status, keep, .. } = answered;
         let sent = wire::write(&mut stream, &answered.bytes, &[], self.within).await;
         spare::give(answered.bytes);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lua_free_rules::units::PromoId;
+use lua_free_rules::units::{Millis, PromoId};
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -154,6 +154,36 @@ async fn what_an_order_server_sends_unasked_is_no_answer() {
         assert_eq!(answer.text().await.unwrap(), "1");
     }
     assert_eq!(server.asked(), 4);
+}
+
+#[tokio::test]
+async fn an_order_server_that_does_not_answer_in_time_is_left_for_another() {
+    let (silent, good) = (Peer::start().await, Peer::start().await);
+    let mut plan = Plan::new(&[&silent, &good]);
+    plan.edge.limits.upstream_timeout = Millis::new(200);
+    let shop = plan.start().await;
+    silent.set(Mode::Hold);
+    let token = access(1).mint(&keys()).unwrap();
+    for _ in 0..4 {
+        assert_eq!(refusal(shop.order(1, &token)).await, (StatusCode::OK, 0));
+    }
+    assert_eq!(good.count("/order/create"), 4);
+    assert!(silent.count("/order/create") > 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_order_server_has_closed_costs_no_order() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1";
+    let server = Stubborn::start(answer, false).await;
+    let mut plan = Plan::new(&[]);
+    plan.upstreams.push(server.address);
+    let shop = plan.start().await;
+    let token = access(1).mint(&keys()).unwrap();
+    for _ in 0..8 {
+        let answer = shop.order(1, &token).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "1");
+    }
+    assert_eq!(server.asked(), 8);
 }
 
 #[tokio::test]

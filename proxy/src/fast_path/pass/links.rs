@@ -11,12 +11,17 @@ use tokio::time::{Instant, interval};
 
 use crate::forward::POOLED_FOR;
 
-/// Most that a thread keeps; then the one that has waited longest goes.
-const KEPT_MAX: usize = 256;
+/// Most that a thread keeps, whatever may be in flight.
+const KEPT_MAX: usize = 4_096;
 
-/// The connections, those that have waited longest first.
-#[derive(Debug, Default)]
-pub(crate) struct Links(Mutex<VecDeque<Idle>>);
+/// The connections.
+#[derive(Debug)]
+pub(crate) struct Links {
+    /// Those that have waited longest first.
+    idle: Mutex<VecDeque<Idle>>,
+    /// Most that are kept; then the one that has waited longest goes.
+    max: usize,
+}
 
 #[derive(Debug)]
 struct Idle {
@@ -26,13 +31,21 @@ struct Idle {
 }
 
 impl Links {
+    /// Keeps at most `max` connections: as many as there may be orders in flight.
+    pub fn new(max: usize) -> Self {
+        Self {
+            idle: Mutex::default(),
+            max: max.min(KEPT_MAX),
+        }
+    }
+
     /// A connection that is open and on which nothing has come unasked.
     pub fn take(&self, address: SocketAddr) -> Option<TcpStream> {
         let mut idle = self.lock();
         loop {
             let last = idle.iter().rposition(|idle| idle.address == address)?;
-            let link = idle.remove(last)?.link;
-            if is_quiet(&link) {
+            let Idle { link, since, .. } = idle.remove(last)?;
+            if since.elapsed() < POOLED_FOR && is_quiet(&link) {
                 return Some(link);
             }
         }
@@ -41,7 +54,7 @@ impl Links {
     /// Keeps a connection on which nothing is owed.
     pub fn keep(&self, address: SocketAddr, link: TcpStream) {
         let mut idle = self.lock();
-        if idle.len() >= KEPT_MAX {
+        if idle.len() >= self.max {
             idle.pop_front();
         }
         idle.push_back(Idle {
@@ -71,7 +84,7 @@ impl Links {
 
     /// Nothing is half done in here, so a panic elsewhere leaves nothing to repair.
     fn lock(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,7 +109,7 @@ mod tests {
     async fn the_last_is_taken_first_unless_something_has_come_on_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let links = Links::default();
+        let links = Links::new(KEPT_MAX);
         assert!(links.take(address).is_none());
         let mut others = Vec::new();
         let mut ports = Vec::new();
@@ -125,21 +138,21 @@ mod tests {
     #[tokio::test]
     async fn there_are_never_too_many() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let links = Links::default();
+        let links = Links::new(5);
         let mut others = Vec::new();
-        for _ in 0..KEPT_MAX + 3 {
+        for _ in 0..8 {
             let (link, other) = pair(&listener).await;
             links.keep(listener.local_addr().unwrap(), link);
             others.push(other);
         }
-        assert_eq!(links.lock().len(), KEPT_MAX);
+        assert_eq!(links.lock().len(), 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn those_that_waited_too_long_are_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (link, _other) = pair(&listener).await;
-        let links = std::sync::Arc::new(Links::default());
+        let links = std::sync::Arc::new(Links::new(KEPT_MAX));
         links.keep(listener.local_addr().unwrap(), link);
         let expiring = tokio::spawn({
             let links = links.clone();

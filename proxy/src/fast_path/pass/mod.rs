@@ -128,7 +128,9 @@ async fn attempt(
     let exchanged = timeout(limits.upstream_timeout.duration(), exchange).await;
     spare::give(heard);
     let failed = |kind, cause: io::Error| {
-        links.forget(address);
+        if is_reused && is_ended(&cause) {
+            links.forget(address);
+        }
         Failure {
             error: Error::because(kind, "no answer", cause).into_up(),
             sent: Sent::Something { is_reused },
@@ -145,6 +147,12 @@ async fn attempt(
         Ok(Err(cause)) => Err(failed(ErrorType::ReadError, cause)),
         Err(elapsed) => Err(failed(ErrorType::ReadTimedout, elapsed.into())),
     }
+}
+
+/// Whether the other end has closed the connection.
+fn is_ended(cause: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(cause.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 async fn connect(address: SocketAddr, limits: &RequestLimits) -> Result<TcpStream> {
