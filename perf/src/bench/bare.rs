@@ -13,6 +13,8 @@ use super::Failure;
 const LISTENER: Token = Token(0);
 /// More than the requests that arrive together on one connection here.
 const READ_BYTES: usize = 16 * 1024;
+/// Connections that may wait to be taken, as with the servers beside it.
+const BACKLOG: i32 = 4_096;
 
 /// Answers with the file's content for ever, on so many threads.
 ///
@@ -33,6 +35,8 @@ pub fn run(port: u16, status: u16, body: &Path, workers: usize) -> Result<(), Fa
     answer.extend(body);
     let listener = std::net::TcpListener::bind(("127.0.0.1", port))?;
     listener.set_nonblocking(true)?;
+    // Usually 128 may wait; where more come at once, some would be asked to come again after a second.
+    rustix::net::listen(&listener, BACKLOG)?;
     std::thread::scope(|threads| {
         let mut all = Vec::new();
         for _ in 0..workers.max(1) {
