@@ -22,7 +22,8 @@ use crate::routes::Kind;
 use crate::sold_out::{self, Sold};
 use crate::upstreams::Lease;
 
-/// Requests are sent at most this often: once, and again twice.
+/// Requests are sent at most this often: once, and again twice. An order whose answer the fast path could not
+/// read may be sent once more.
 pub(crate) const ATTEMPTS_MAX: usize = 3;
 /// How long an unused connection to an order server is kept.
 pub(crate) const POOLED_FOR: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use httparse::{Header as Line, Status};
 
 use crate::request::{Header, Request};
 
-/// Most header lines of a request that is taken on.
+/// Most header lines of a request that is taken on, and of an answer to it.
 const LINES_MAX: usize = 48;
 
 static GET: Method = Method::GET;
@@ -19,7 +19,7 @@ static POST: Method = Method::POST;
 /// Where header lines are laid out.
 pub(super) type Space<'a> = [MaybeUninit<Line<'a>>; LINES_MAX];
 
-/// Room for the header lines of one request.
+/// Room for the header lines of one message.
 pub(super) const fn space<'a>() -> Space<'a> {
     [const { MaybeUninit::uninit() }; LINES_MAX]
 }

@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::spare;
+use super::{head, spare};
 use crate::call::Call;
 use crate::edge::Edge;
 use crate::forward;
@@ -192,7 +192,7 @@ async fn exchange(
         if link.read_buf(heard).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        match reply::read(heard, &mut reply::space()) {
+        match reply::read(heard, &mut head::space()) {
             Reading::Partial => {}
             Reading::Unusual => return Ok(None),
             Reading::Whole(reply) => {

@@ -3,7 +3,6 @@
 //! the end of the connection or of two lengths, an answer in advance, one that has no body.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::time::Instant;
 
 use httparse::{Header as Line, Status};
@@ -12,20 +11,10 @@ use super::super::{head, spare, wire};
 use crate::forward;
 use crate::sold_out;
 
-/// Most header lines of an answer that is taken.
-const LINES_MAX: usize = 48;
 /// A longer header is not taken.
 const HEAD_MAX: usize = 8 << 10;
 /// Nor is a longer body.
 const BODY_MAX: usize = 64 << 10;
-
-/// Where header lines are laid out.
-pub(super) type Space<'a> = [MaybeUninit<Line<'a>>; LINES_MAX];
-
-/// Room for the header lines of one answer.
-pub(super) const fn space<'a>() -> Space<'a> {
-    [const { MaybeUninit::uninit() }; LINES_MAX]
-}
 
 /// What the bytes that have come so far are.
 #[derive(Debug)]
@@ -59,7 +48,7 @@ pub(in super::super) struct Answered {
 }
 
 /// Reads what has come.
-pub(super) fn read<'a>(bytes: &'a [u8], space: &'a mut Space<'a>) -> Reading<'a> {
+pub(super) fn read<'a>(bytes: &'a [u8], space: &'a mut head::Space<'a>) -> Reading<'a> {
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut parsed, bytes, space) {
@@ -152,6 +141,7 @@ fn is_signal(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use head::space;
 
     fn kind(bytes: impl AsRef<[u8]>) -> &'static str {
         match read(bytes.as_ref(), &mut space()) {
