@@ -16,7 +16,7 @@ use crate::routes::{self, Kind, Route};
 use crate::upstreams::{Lease, Upstream};
 
 /// The outcome of a request that an order server answered.
-const UPSTREAM: &str = "upstream";
+pub(crate) const UPSTREAM: &str = "upstream";
 /// The outcome of a request whose client went away.
 pub(crate) const GONE: &str = "gone";
 

@@ -140,16 +140,19 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Room for a few.
+    pub(crate) fn connections() -> Connections {
+        let gauge = IntGauge::new("open", "open").unwrap();
+        let refused = IntCounter::new("refused", "refused").unwrap();
+        Connections::new((5, 2), vec!["10.0.0.0/8".parse().unwrap()], gauge, refused)
+    }
 
     #[test]
     fn neither_a_crowd_nor_a_neighbour_takes_more_than_its_share() {
-        let gauge = IntGauge::new("open", "open").unwrap();
-        let refused = IntCounter::new("refused", "refused").unwrap();
-        let trusted = vec!["10.0.0.0/8".parse().unwrap()];
-        let connections = Connections::new((5, 2), trusted, gauge.clone(), refused.clone());
-        let connections = Arc::new(connections);
+        let connections = Arc::new(connections());
         let hold = |address: &str| connections.hold(Some(address.parse().unwrap()));
         let first = hold("192.0.2.1").unwrap();
         let _second = hold("192.0.2.1").unwrap();
@@ -160,6 +163,7 @@ mod tests {
         let _six = hold("2001:db8::1").unwrap();
         let _proxied: Vec<_> = (0..2).map(|_| hold("10.1.1.1").unwrap()).collect();
         assert!(hold("198.51.100.1").is_none());
-        assert_eq!((gauge.get(), refused.get()), (5, 2));
+        let (open, refused) = (connections.gauge.get(), connections.refused.get());
+        assert_eq!((open, refused), (5, 2));
     }
 }

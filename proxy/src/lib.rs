@@ -4,7 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `connections` | how many connections there may be, in all and of one network |
-//! | `fast_path` | answers what needs no order server straight on the connection, passes orders on; leaves the rest to Pingora |
+//! | `fast_path` | the event loop of a thread: answers what needs no order server straight on the connection, passes orders on; leaves the rest to Pingora |
 //! | `front`, `deadline` | the front of Pingora's proxy: idle and header deadlines |
 //! | `call`, `request` | one request on its way; what it says, whichever way it came |
 //! | `service` | Pingora's phases, in the order a request meets them |
@@ -20,7 +20,7 @@
 //! | `forward`, `upstreams` | the way to an order server; which one; what to do when it fails |
 //! | `drain`, `admin`, `access_log` | stopping; `/live`, `/ready`, `/metrics`; one line a request |
 //! | `metrics`, `tally` | their names; what a thread has counted and not yet told |
-//! | `workers` | the threads that serve, each on its own |
+//! | `workers`, `listeners` | the threads that serve, each on its own; the sockets that they listen on |
 //! | `edge`, `tls`, `error` | what requests share; certificates; why the edge did not start |
 //!
 //! Invariants: a refused request never reaches an order server; an order is forwarded only with a
@@ -53,6 +53,7 @@ mod gate;
 mod item_cache;
 mod item_changes;
 mod limits;
+mod listeners;
 mod metrics;
 mod pages;
 mod promos;

@@ -17,6 +17,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service as Listening;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -24,7 +25,7 @@ use crate::connections::{Connections, Counted};
 use crate::drain::InFlight;
 use crate::edge::Edge;
 use crate::error::ProxyError;
-use crate::fast_path::FastPath;
+use crate::fast_path::{FastPath, Reactor};
 use crate::front::Front;
 use crate::item_cache::{ItemCache, Source};
 use crate::limits::Limits;
@@ -35,7 +36,7 @@ use crate::service::Service;
 use crate::tls::Tls;
 use crate::upstreams::Upstreams;
 use crate::workers::{self, Workers};
-use crate::{admin, forward, signals, tally};
+use crate::{admin, forward, listeners, signals, tally};
 
 /// What Pingora collects before it writes: the header of a short answer travels with its body. Longer writes,
 /// as those of the fast path, are not copied.
@@ -103,11 +104,14 @@ pub async fn start_with_clock(
     };
     let admin_listener = admin_listener.map_err(admin_failed)?;
     let admin = admin_listener.local_addr().map_err(admin_failed)?;
-    let listener = bind(settings.listen)?;
-    let listen = listener.local_addr().map_err(|source| ProxyError::Listen {
+    let failed = |source| ProxyError::Listen {
         address: settings.listen,
         source,
-    })?;
+    };
+    let threads = workers::count(settings.edge.threads);
+    let listeners = listeners::open(settings.listen, threads).map_err(failed)?;
+    let listen = listeners.first().map_or(Ok(settings.listen), TcpListener::local_addr);
+    let listen = listen.map_err(failed)?;
 
     let edge = Arc::new(build(settings, engine, clock)?);
     let mut background = JoinSet::new();
@@ -129,18 +133,18 @@ pub async fn start_with_clock(
         edge.metrics.connections.clone(),
         edge.metrics.connections_refused.clone(),
     ));
-    let threads = workers::count(edge.config.threads);
     let pin = edge.config.pin_threads;
-    let post = |_| {
+    let post = |listener| {
         Ok(Post {
             address: listen,
-            listener: listener.try_clone()?,
+            listener,
             tls: tls.as_ref().map(Tls::settings).transpose()?,
             edge: edge.clone(),
             connections: connections.clone(),
         })
     };
-    let posts = (0..threads).map(post).collect::<Result<_, ProxyError>>()?;
+    let posts = listeners.into_iter().map(post);
+    let posts = posts.collect::<Result<_, ProxyError>>()?;
     let workers = Workers::start(posts, pin, tally::tell, accept)?;
     tracing::info!(%listen, %admin, "the edge is open");
     Ok(Running {
@@ -275,18 +279,85 @@ async fn accept(post: Post, shutdown: ShutdownWatch) {
     let fast_path = FastPath::new(post.edge, Front::new(proxy, &limits));
     let links = fast_path.links();
     tokio::spawn(async move { links.expire().await });
-    let counted = Counted::new(fast_path, post.connections);
-    let mut listening = Listening::new("edge".to_owned(), counted);
-    let address = post.address.to_string();
+    match post.tls {
+        None if fast_path.is_enabled() => {
+            let (open, closed) = oneshot::channel();
+            let (fast_path, connections) = (Arc::new(fast_path), post.connections);
+            let reactor = Reactor::new(fast_path, connections, post.listener, open, &shutdown);
+            match reactor {
+                Ok(reactor) => drop(tokio::spawn(reactor.run())),
+                Err(error) => tracing::error!(%error, "connections cannot be watched"),
+            }
+            // Either way nobody can come any more.
+            let _ = closed.await;
+        }
+        tls => {
+            let app = Counted::new(fast_path, post.connections);
+            listen(app, post.address, post.listener, tls, shutdown).await;
+        }
+    }
+}
+
+/// Lets Pingora accept connections, and decrypt them, until it is to stop.
+async fn listen(
+    app: Counted<FastPath>,
+    address: SocketAddr,
+    listener: TcpListener,
+    tls: Option<TlsSettings>,
+    shutdown: ShutdownWatch,
+) {
+    let mut listening = Listening::new("edge".to_owned(), app);
+    let address = address.to_string();
     let endpoint = ListenerConfig::tcp(&address);
-    listening.add_listener(match post.tls {
+    listening.add_listener(match tls {
         Some(tls) => endpoint.tls(tls),
         // Whoever reads has a buffer of his own.
         None => endpoint.l4_buffer(L4BufferSettings::new(0, WRITTEN_AT_ONCE)),
     });
     // Pingora finds the bound socket under its address.
     let mut fds = Fds::new();
-    fds.add(address, post.listener.into_raw_fd());
+    fds.add(address, listener.into_raw_fd());
     let fds: ListenFds = Arc::new(fds.into());
     listening.start_service(Some(fds), shutdown, 1).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::connections::tests::connections;
+    use crate::edge::tests::edge;
+
+    #[tokio::test]
+    async fn a_thread_that_ends_unasked_is_lost() {
+        let files = tempfile::tempdir().unwrap();
+        let edge = Arc::new(edge(files.path()));
+        let lost = || edge.metrics.threads_lost.get();
+        for is_asked in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let address = listener.local_addr().unwrap();
+            let post = Post {
+                address,
+                listener,
+                tls: None,
+                edge: edge.clone(),
+                connections: Arc::new(connections()),
+            };
+            let (stopping, shutdown) = watch::channel(false);
+            let accepting = tokio::spawn(accept(post, shutdown));
+            let client = tokio::net::TcpStream::connect(address).await;
+            client.unwrap();
+            if is_asked {
+                stopping.send_replace(true);
+                accepting.await.unwrap();
+                assert_eq!(lost(), 0);
+            } else {
+                accepting.abort();
+                assert!(accepting.await.unwrap_err().is_cancelled());
+                assert_eq!(lost(), 1);
+            }
+        }
+    }
 }

@@ -3,11 +3,14 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `mod` | a connection, request by request |
+//! | `mod` | what is to be done about a request |
+//! | `reactor`, `seats` | connections without a task: waiting for a request costs a connection nothing but its place |
+//! | `task` | a connection with a task of its own, while a client is slow or Pingora is asked |
 //! | `head` | which requests it takes on: those that can be read in one way only |
-//! | `wait` | how long it waits for bytes |
+//! | `wait` | how long a task waits for bytes |
 //! | `wire`, `date` | an answer as bytes |
 //! | `pass` | orders that go on to an order server |
+//! | `lent` | a connection that is lent to Pingora |
 //! | `spare` | buffers between two requests |
 //!
 //! Nothing is decided here. What is answered, what is counted and what is written to the log is the gate's
@@ -17,8 +20,12 @@
 
 mod date;
 mod head;
+mod lent;
 mod pass;
+mod reactor;
+mod seats;
 mod spare;
+mod task;
 mod wait;
 mod wire;
 
@@ -31,37 +38,27 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::BytesMut;
 use http::Method;
 use lua_free_rules::refusal::Refusal;
-use pingora::apps::ServerApp;
-use pingora::protocols::{ALPN, Stream};
-use pingora::server::ShutdownWatch;
-use tokio::time::timeout;
 
 use crate::access_log::{self, Sent};
 use crate::answer::Answer;
 use crate::call::{Call, GONE};
-use crate::client;
 use crate::edge::Edge;
 use crate::front::Front;
 use crate::gate::{self, Decision, Errand};
 use crate::request::Header;
 use crate::routes::Kind;
 use head::{Plain, Reading};
-use pass::{Answered, Links, Outcome};
-use wait::Patience;
+use pass::{Links, Outcome};
+use wire::Message;
+
+pub(crate) use reactor::Reactor;
 
 /// A header that is longer is left to Pingora, which has the last word on its size.
 const HEARD_MAX: usize = 8 << 10;
-/// A body usually comes right behind its header. One that does not is left to Pingora, which waits for it, and
-/// says so if it does not come.
-const BODY_WITHIN: Duration = Duration::from_millis(100);
-/// Room for what Pingora reads beside what it is given.
-const READ_ON_BYTES: usize = 4 << 10;
 
-/// The application behind the listener.
+/// What the connections of a thread share.
 pub(crate) struct FastPath {
     edge: Arc<Edge>,
     front: Arc<Front>,
@@ -73,13 +70,6 @@ pub(crate) struct FastPath {
     within: Duration,
 }
 
-/// What has come on a connection and is not answered.
-struct Heard {
-    bytes: Vec<u8>,
-    /// Since when the client may send the next request.
-    since: Instant,
-}
-
 /// What of the first request has not come yet.
 enum Missing {
     Header,
@@ -88,13 +78,24 @@ enum Missing {
 
 /// What is to be done about the first request on a connection.
 enum Step {
-    Answer(Begun, Answer),
-    /// Answer, once there is what it takes.
-    Ask(Begun, Errand),
-    /// Send these bytes to an order server, and answer what it answers.
-    Pass(Begun, Vec<u8>),
+    Now(Deed),
+    /// What it is comes out when something has been waited for.
+    Wait(Begun, Waiting),
+}
+
+/// What is done about a request.
+enum Deed {
+    Send(Begun, Message),
     /// Let Pingora serve it. Without a call, nothing of it was decided.
     HandOver(Option<Call>),
+}
+
+/// What is waited for.
+enum Waiting {
+    /// What an answer takes.
+    Errand(Errand),
+    /// An order server's answer to these bytes.
+    Order(Vec<u8>),
 }
 
 /// The first request, of which only the answer is missing.
@@ -104,27 +105,6 @@ struct Begun {
     /// How many bytes it had.
     bytes: usize,
     keep: bool,
-}
-
-#[async_trait]
-impl ServerApp for FastPath {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let is_http_1 = matches!(stream.selected_alpn_proto(), None | Some(ALPN::H1));
-        if self.enabled && is_http_1 {
-            self.serve(stream, shutdown).await;
-            None
-        } else {
-            self.front.process_new(stream, shutdown).await
-        }
-    }
-
-    async fn cleanup(&self) {
-        self.front.cleanup().await;
-    }
 }
 
 impl FastPath {
@@ -142,79 +122,14 @@ impl FastPath {
         }
     }
 
+    /// Whether it is to be taken.
+    pub const fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// The connections that it keeps to order servers.
     pub fn links(&self) -> Arc<Links> {
         self.links.clone()
-    }
-
-    /// Serves a connection, one request after the other, until its end.
-    async fn serve(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
-        let peer = client::peer(stream.get_socket_digest().as_deref());
-        let mut patience = wait::patience(self.idle_within, shutdown);
-        let mut heard = Heard {
-            bytes: Vec::new(),
-            since: Instant::now(),
-        };
-        while let Some(step) = self
-            .next(&mut stream, &mut heard, &mut patience, peer)
-            .await
-        {
-            let back = match step {
-                Step::Answer(begun, answer) => {
-                    let at = begun.call.started;
-                    self.answer(stream, &mut heard, begun, answer, at).await
-                }
-                Step::Ask(begun, errand) => {
-                    Box::pin(self.ask(stream, &mut heard, begun, errand)).await
-                }
-                Step::Pass(begun, request) => {
-                    Box::pin(self.pass(stream, &mut heard, begun, request, shutdown)).await
-                }
-                Step::HandOver(call) => {
-                    Box::pin(self.hand_over(stream, &mut heard, call, shutdown)).await
-                }
-            };
-            match back {
-                Some(back) => stream = back,
-                None => return,
-            }
-            if heard.bytes.is_empty() {
-                spare::give(std::mem::take(&mut heard.bytes));
-            } else {
-                // Many requests may have come at once: other connections have their turn in between.
-                tokio::task::consume_budget().await;
-            }
-        }
-    }
-
-    /// Waits for the next request; `None` if none comes.
-    async fn next<S: Future<Output = ()>>(
-        &self,
-        stream: &mut Stream,
-        heard: &mut Heard,
-        patience: &mut Patience<S>,
-        peer: Option<IpAddr>,
-    ) -> Option<Step> {
-        patience.renew(heard.since, self.idle_within);
-        let (mut has_begun, mut is_behind) = (false, false);
-        loop {
-            match self.step(&heard.bytes, peer) {
-                Ok(step) => return Some(step),
-                // First idle, then slow.
-                Err(Missing::Header) if !has_begun && !heard.bytes.is_empty() => {
-                    has_begun = true;
-                    patience.renew(Instant::now(), self.within);
-                }
-                Err(Missing::Body) if !is_behind => {
-                    is_behind = true;
-                    patience.renew(Instant::now(), BODY_WITHIN);
-                }
-                Err(Missing::Header | Missing::Body) => {}
-            }
-            if !patience.more(stream, &mut heard.bytes).await {
-                return is_behind.then_some(Step::HandOver(None));
-            }
-        }
     }
 
     /// What is to be done about the first request in `heard`. Nothing is counted before it is whole, and
@@ -226,7 +141,7 @@ impl FastPath {
             Reading::Plain(plain) if plain.body.len() <= body_max => plain,
             Reading::Partial if heard.len() < HEARD_MAX => return Err(Missing::Header),
             Reading::Behind(body_bytes) if body_bytes <= body_max => return Err(Missing::Body),
-            _ => return Ok(Step::HandOver(None)),
+            _ => return Ok(Step::Now(Deed::HandOver(None))),
         };
         let request = &plain.request;
         let mut call = Call::new(&self.edge);
@@ -241,13 +156,17 @@ impl FastPath {
             keep: plain.keep,
         };
         Ok(match decision {
-            Decision::Answer(answer) => Step::Answer(begun(call), answer),
-            Decision::Ask(errand) => Step::Ask(begun(call), errand),
+            Decision::Answer(answer) => {
+                let begun = begun(call);
+                let message = self.message(&begun, &answer, begun.call.started);
+                Step::Now(Deed::Send(begun, message))
+            }
+            Decision::Ask(errand) => Step::Wait(begun(call), Waiting::Errand(errand)),
             Decision::Forward => {
                 call.passed = true;
                 match self.onward(&call, &plain) {
-                    Some(request) => Step::Pass(begun(call), request),
-                    None => Step::HandOver(Some(call)),
+                    Some(request) => Step::Wait(begun(call), Waiting::Order(request)),
+                    None => Step::Now(Deed::HandOver(Some(call))),
                 }
             }
         })
@@ -255,130 +174,83 @@ impl FastPath {
 
     /// The request as it goes on to an order server, if it does so from here: the busy ones do.
     fn onward(&self, call: &Call, plain: &Plain<'_>) -> Option<Vec<u8>> {
-        match plain.request.header {
-            Header::Lines(lines) if call.kind == Some(Kind::Order) => {
-                pass::write_request(&self.edge, call, &plain.request, lines, plain.body).ok()
-            }
+        let request = &plain.request;
+        match request.header {
+            Header::Lines(lines) if call.kind == Some(Kind::Order) => Some(pass::write_request(
+                &self.edge, call, request, lines, plain.body,
+            )),
             _ => None,
         }
     }
 
-    async fn ask(
-        &self,
-        stream: Stream,
-        heard: &mut Heard,
-        begun: Begun,
-        errand: Errand,
-    ) -> Option<Stream> {
-        let answer = errand.run(&self.edge).await;
-        self.answer(stream, heard, begun, answer, Instant::now())
-            .await
-    }
-
-    /// Answers the first request, and takes it off `heard`. Gives the connection back if it goes on.
-    async fn answer(
-        &self,
-        mut stream: Stream,
-        heard: &mut Heard,
-        mut begun: Begun,
-        answer: Answer,
-        at: Instant,
-    ) -> Option<Stream> {
+    /// An answer that was made `at` that moment.
+    fn message(&self, begun: &Begun, answer: &Answer, at: Instant) -> Message {
         let keep = begun.keep && !self.edge.in_flight.is_draining();
-        let sent = wire::send(&mut stream, &answer, &begun.method, (keep, at), self.within).await;
-        heard.since = self.note(&mut begun, answer.status.as_u16(), answer.outcome, &sent);
-        self.finish(stream, heard, begun, sent.is_ok(), keep).await
+        Message::of(answer, &begun.method, keep, at)
     }
 
-    /// Passes the first request on. Gives the connection back if it goes on.
-    async fn pass(
-        &self,
-        mut stream: Stream,
-        heard: &mut Heard,
-        mut begun: Begun,
-        request: Vec<u8>,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let keep = begun.keep;
-        let keep = || keep && !self.edge.in_flight.is_draining();
-        let outcome = pass::carry(&self.edge, &self.links, &mut begun.call, &request, keep).await;
-        spare::give(request);
-        let answered = match outcome {
-            Outcome::Answered(answered) => answered,
-            Outcome::Unusual => {
-                begun.call.lease = None;
-                return self
-                    .hand_over(stream, heard, Some(begun.call), shutdown)
-                    .await;
-            }
-            Outcome::Full | Outcome::Failed => {
-                // As on Pingora's way, a failure ends the connection.
-                begun.keep &= matches!(outcome, Outcome::Full);
-                let answer = Answer::refusal(&Refusal::Overloaded);
-                let at = Instant::now();
-                return self.answer(stream, heard, begun, answer, at).await;
+    /// Waits, and tells what is to be done.
+    async fn wait(&self, mut begun: Begun, waiting: Waiting) -> Deed {
+        let answer = match waiting {
+            Waiting::Errand(errand) => errand.run(&self.edge).await,
+            Waiting::Order(request) => {
+                let keep = begun.keep;
+                let keep = || keep && !self.edge.in_flight.is_draining();
+                let call = &mut begun.call;
+                let outcome = pass::carry(&self.edge, &self.links, call, &request, keep).await;
+                spare::give(request);
+                match outcome {
+                    Outcome::Answered(message) => {
+                        begun.call.give_back();
+                        return Deed::Send(begun, message);
+                    }
+                    Outcome::Unusual => {
+                        begun.call.lease = None;
+                        return Deed::HandOver(Some(begun.call));
+                    }
+                    Outcome::Full => Answer::refusal(&Refusal::Overloaded),
+                    Outcome::Failed => {
+                        // As on Pingora's way, a failure ends the connection.
+                        begun.keep = false;
+                        Answer::refusal(&Refusal::Overloaded)
+                    }
+                }
             }
         };
-        begun.call.give_back();
-        let Answered { status, keep, .. } = answered;
-        let sent = wire::write(&mut stream, &answered.bytes, &[], self.within).await;
-        spare::give(answered.bytes);
-        let sent = sent.map(|()| answered.body_bytes);
-        let outcome = begun.call.outcome;
-        heard.since = self.note(&mut begun, status, outcome, &sent);
-        self.finish(stream, heard, begun, sent.is_ok(), keep).await
+        let message = self.message(&begun, &answer, Instant::now());
+        Deed::Send(begun, message)
     }
 
-    /// Takes the first request, which has been answered, off `heard`. Gives the connection back if it goes on.
-    async fn finish(
+    /// Notes what became of an answer. Returns the moment, if the connection goes on.
+    fn settle(
         &self,
-        mut stream: Stream,
-        heard: &mut Heard,
-        begun: Begun,
-        is_sent: bool,
-        keep: bool,
-    ) -> Option<Stream> {
-        heard.bytes.drain(..begun.bytes);
-        drop(begun);
-        if is_sent && keep {
-            return Some(stream);
-        }
-        if is_sent {
-            // What cannot be told to the client in time is not told.
-            let _ = timeout(self.within, stream.shutdown()).await;
-        }
-        None
-    }
-
-    fn note(
-        &self,
-        begun: &mut Begun,
-        status: u16,
-        outcome: &'static str,
-        sent: &io::Result<usize>,
-    ) -> Instant {
-        begun.call.outcome = if sent.is_ok() { outcome } else { GONE };
+        mut begun: Begun,
+        message: &Message,
+        sent: io::Result<()>,
+    ) -> Result<Instant, Ended> {
+        let (outcome, body_bytes) = match sent {
+            Ok(()) => (message.outcome, message.body_bytes),
+            Err(_) => (GONE, 0),
+        };
+        begun.call.outcome = outcome;
         let told = Sent {
-            status,
-            body_bytes: sent.as_ref().copied().unwrap_or_default(),
+            status: message.status,
+            body_bytes,
         };
         let error = sent.as_ref().err().map(|error| error as &dyn Display);
-        access_log::record(&self.edge, &begun.call, &begun.method, &told, error)
+        let now = access_log::record(&self.edge, &begun.call, &begun.method, &told, error);
+        match sent {
+            Ok(()) if message.keep => Ok(now),
+            Ok(()) => Err(Ended::Told),
+            Err(_) => Err(Ended::Gone),
+        }
     }
+}
 
-    /// Hands everything that was read to Pingora. Gives the connection back if it goes on.
-    async fn hand_over(
-        &self,
-        stream: Stream,
-        heard: &mut Heard,
-        call: Option<Call>,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let mut read = BytesMut::with_capacity(heard.bytes.len() + READ_ON_BYTES);
-        read.extend_from_slice(&heard.bytes);
-        spare::give(std::mem::take(&mut heard.bytes));
-        let back = self.front.serve_one(stream, read, call, shutdown).await;
-        heard.since = Instant::now();
-        back
-    }
+/// How a connection ended.
+enum Ended {
+    /// The client was told so.
+    Told,
+    /// The client is gone.
+    Gone,
 }

@@ -6,9 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::spare;
@@ -61,7 +60,11 @@ impl<S: Future<Output = ()>> Patience<S> {
 
     /// Adds what comes to `heard`; `false` if nothing comes in time: the client is gone, or too slow, or the
     /// edge is closing.
-    pub async fn more(&mut self, stream: &mut Stream, heard: &mut Vec<u8>) -> bool {
+    pub async fn more(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        heard: &mut Vec<u8>,
+    ) -> bool {
         let mut is_first = true;
         std::future::poll_fn(|context| match read(stream, heard, context) {
             Poll::Pending if std::mem::take(&mut is_first) && self.will_be_woken(context) => {
@@ -98,7 +101,11 @@ impl<S: Future<Output = ()>> Patience<S> {
 }
 
 /// Reads by way of the stack: while nothing comes, no buffer is held.
-fn read(stream: &mut Stream, heard: &mut Vec<u8>, context: &mut Context<'_>) -> Poll<bool> {
+fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    heard: &mut Vec<u8>,
+    context: &mut Context<'_>,
+) -> Poll<bool> {
     let mut space = [const { MaybeUninit::uninit() }; READ_BYTES];
     let mut come = ReadBuf::uninit(&mut space);
     Pin::new(stream).poll_read(context, &mut come).map(|read| {

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod both_ways;
+mod connections;
 mod dice;
 mod harness;
 mod items;

@@ -15,6 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
+/// What a long answer takes.
+const LONG_BYTES: usize = 60_000;
+
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -27,6 +30,8 @@ pub enum Mode {
     Hold,
     /// Answers with this many as the sold-out signal's epoch.
     SoldOut(i64),
+    /// Answers at length.
+    Long,
 }
 
 /// A request that reached it.
@@ -144,8 +149,12 @@ async fn answer(
     match mode {
         Mode::Cut => return Err(CutOff),
         Mode::Hold => shared.release.acquire().await.unwrap().forget(),
-        Mode::Answer | Mode::Fail | Mode::SoldOut(_) => {}
+        Mode::Answer | Mode::Fail | Mode::SoldOut(_) | Mode::Long => {}
     }
+    let content = match mode {
+        Mode::Long => vec![b' '; LONG_BYTES].into(),
+        _ => content,
+    };
     let mut response = Response::new(Full::new(content));
     if mode == Mode::Fail {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

@@ -35,6 +35,10 @@ impl Wire {
         let stream = TcpStream::connect(address).await.unwrap();
         // What is sent in pieces is to arrive in pieces, and at once.
         stream.set_nodelay(true).unwrap();
+        Self::of(stream)
+    }
+
+    pub const fn of(stream: TcpStream) -> Self {
         Self(stream, Vec::new())
     }
 

@@ -26,6 +26,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::wire::Message;
 use super::{head, spare};
 use crate::call::Call;
 use crate::edge::Edge;
@@ -33,7 +34,6 @@ use crate::forward;
 use reply::Reading;
 
 pub(crate) use links::Links;
-pub(super) use reply::Answered;
 pub(super) use request::write as write_request;
 
 /// Room for a usual answer.
@@ -42,7 +42,7 @@ const READ_BYTES: usize = 4 << 10;
 /// What comes of a request that is passed on.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Answered(Answered),
+    Answered(Message),
     /// It was answered in a way that is not taken here.
     Unusual,
     /// No order server has a place for it.
@@ -83,7 +83,7 @@ pub(super) async fn carry(
             break;
         };
         match attempt(edge, links, address, request, &keep).await {
-            Ok(Some(answered)) => return Outcome::Answered(answered),
+            Ok(Some(message)) => return Outcome::Answered(message),
             Ok(None) => {
                 if let Some(lease) = &call.lease {
                     lease.upstream().note_odd_answer();
@@ -112,7 +112,7 @@ async fn attempt(
     address: SocketAddr,
     request: &[u8],
     keep: &impl Fn() -> bool,
-) -> Result<Option<Answered>, Failure> {
+) -> Result<Option<Message>, Failure> {
     let limits = &edge.config.limits;
     let (mut link, is_reused) = match links.take(address) {
         Some(link) => (link, true),
@@ -137,11 +137,11 @@ async fn attempt(
         }
     };
     match exchanged {
-        Ok(Ok(Some((answered, keeps)))) => {
+        Ok(Ok(Some((message, keeps)))) => {
             if keeps {
                 links.keep(address, link);
             }
-            Ok(Some(answered))
+            Ok(Some(message))
         }
         Ok(Ok(None)) => Ok(None),
         Ok(Err(cause)) => Err(failed(ErrorType::ReadError, cause)),
@@ -185,7 +185,7 @@ async fn exchange(
     request: &[u8],
     heard: &mut Vec<u8>,
     keep: &impl Fn() -> bool,
-) -> io::Result<Option<(Answered, bool)>> {
+) -> io::Result<Option<(Message, bool)>> {
     link.write_all(request).await?;
     loop {
         heard.reserve(READ_BYTES);
@@ -199,7 +199,7 @@ async fn exchange(
                 for signal in reply.signals() {
                     forward::take_signal(edge, signal);
                 }
-                return Ok(Some((reply.for_client(keep())?, reply.keeps)));
+                return Ok(Some((reply.for_client(keep()), reply.keeps)));
             }
         }
     }

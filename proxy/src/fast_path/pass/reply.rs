@@ -2,11 +2,11 @@
 //! be held. Everything else is left to Pingora: another version, lines that end oddly, a body in chunks, up to
 //! the end of the connection or of two lengths, an answer in advance, one that has no body.
 
-use std::io;
 use std::time::Instant;
 
 use httparse::{Header as Line, Status};
 
+use super::super::wire::Message;
 use super::super::{head, spare, wire};
 use crate::forward;
 use crate::sold_out;
@@ -35,16 +35,6 @@ pub(super) struct Reply<'a> {
     body: &'a [u8],
     /// Whether the order server takes another request on this connection.
     pub keeps: bool,
-}
-
-/// An answer as the client gets it.
-#[derive(Debug)]
-pub(in super::super) struct Answered {
-    pub status: u16,
-    pub bytes: Vec<u8>,
-    pub body_bytes: usize,
-    /// Whether he is told that his connection goes on.
-    pub keep: bool,
 }
 
 /// Reads what has come.
@@ -111,12 +101,9 @@ impl Reply<'_> {
     }
 
     /// The answer for the client, who may or may not `keep` his connection.
-    ///
-    /// # Errors
-    /// None: memory takes everything.
-    pub fn for_client(&self, keep: bool) -> io::Result<Answered> {
+    pub fn for_client(&self, keep: bool) -> Message {
         let mut bytes = spare::take();
-        wire::write_status(&mut bytes, self.status, self.reason)?;
+        wire::write_status(&mut bytes, self.status, self.reason);
         for line in self.lines {
             let is_date = line.name.eq_ignore_ascii_case("date");
             if !is_date && !is_signal(line.name) && !forward::is_hop_by_hop(line.name) {
@@ -125,12 +112,7 @@ impl Reply<'_> {
         }
         wire::write_end(&mut bytes, keep, Instant::now());
         bytes.extend_from_slice(self.body);
-        Ok(Answered {
-            status: self.status,
-            bytes,
-            body_bytes: self.body.len(),
-            keep,
-        })
+        Message::passed_on(self.status, bytes, self.body.len(), keep)
     }
 }
 
@@ -165,15 +147,15 @@ mod tests {
             panic!("not whole");
         };
         assert_eq!(reply.signals().collect::<Vec<_>>(), [b"7;1;3;1"]);
-        let answered = reply.for_client(true).unwrap();
-        let text = String::from_utf8(answered.bytes).unwrap();
+        let message = reply.for_client(true);
+        let text = String::from_utf8(message.unwritten().to_vec()).unwrap();
         let text = text.split("Date: ").collect::<Vec<_>>();
         assert_eq!(
             text[0],
             "HTTP/1.1 202 Accepted\r\nX-A: 1\r\ncontent-length: 2\r\n"
         );
         assert!(text[1].ends_with(" GMT\r\nConnection: keep-alive\r\n\r\n{}"));
-        assert_eq!((answered.status, answered.body_bytes), (202, 2));
+        assert_eq!((message.status, message.body_bytes), (202, 2));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! An order as an order server gets it: what the client sent, but for what is between him and the edge only,
 //! and with who he is.
 
-use std::io::{self, Write as _};
-
 use http::header::COOKIE;
 
 use super::super::{spare, wire};
@@ -13,16 +11,13 @@ use crate::forward::{self, FORWARDED_PROTO};
 use crate::request::{Header, Request};
 
 /// The bytes to send.
-///
-/// # Errors
-/// None: memory takes everything.
 pub(in super::super) fn write(
     edge: &Edge,
     call: &Call,
     request: &Request<'_>,
     lines: &[httparse::Header<'_>],
     body: &[u8],
-) -> io::Result<Vec<u8>> {
+) -> Vec<u8> {
     let mut bytes = spare::take();
     bytes.extend_from_slice(request.method.as_str().as_bytes());
     bytes.push(b' ');
@@ -40,13 +35,13 @@ pub(in super::super) fn write(
     if let Some(cookies) = client::cookies(Header::Lines(lines)) {
         wire::write_line(&mut bytes, COOKIE.as_str(), cookies.as_bytes());
     }
-    let (client, scheme) = (call.client, forward::scheme(edge));
-    write!(
-        bytes,
-        "{FORWARDED_FOR}: {client}\r\n{FORWARDED_PROTO}: {scheme}\r\n\r\n"
-    )?;
+    let client = call.client.to_string();
+    wire::write_line(&mut bytes, FORWARDED_FOR.as_str(), client.as_bytes());
+    let scheme = forward::scheme(edge);
+    wire::write_line(&mut bytes, FORWARDED_PROTO, scheme.as_bytes());
+    bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(body);
-    Ok(bytes)
+    bytes
 }
 
 fn is_written_anew(name: &str) -> bool {

@@ -1,0 +1,369 @@
+//! The connections of a reactor: each has a seat, which is all that it costs while it waits.
+//!
+//! What can be read, decided on and written at once is. A request that something has to be waited for is waited
+//! for by a task, and answered from the seat. A connection that itself has to be waited for (a client sends or
+//! takes slowly, more came than one request, Pingora serves) leaves for a task of its own, and comes back from
+//! there when it waits for its next request.
+
+use std::io::{self, Read as _};
+use std::net::{self, Shutdown, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use pingora::server::ShutdownWatch;
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use super::task::Heard;
+use super::wire::Message;
+use super::{Begun, Deed, Ended, FastPath, Step, spare};
+use crate::connections::Held;
+
+/// The most that is read at once: what is shorter was all that there is.
+const READ_BYTES: usize = 16 << 10;
+
+/// The connections.
+pub(super) struct Seats {
+    path: Arc<FastPath>,
+    registry: Registry,
+    taken: Slab<Seat>,
+    space: Vec<u8>,
+    home: mpsc::UnboundedSender<Back>,
+    shutdown: ShutdownWatch,
+}
+
+/// One connection.
+struct Seat {
+    stream: TcpStream,
+    peer: SocketAddr,
+    held: Held,
+    /// Since when it has waited for a request.
+    since: Instant,
+    /// While something is waited for.
+    busy: Option<Busy>,
+}
+
+/// The request that something is waited for.
+struct Busy {
+    /// It, and what was read after it.
+    heard: Vec<u8>,
+    /// What was seen on the connection meanwhile.
+    seen: Option<Seen>,
+}
+
+/// What was seen on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Seen {
+    /// There is something to read.
+    Bytes,
+    /// After that, nothing will follow.
+    End,
+}
+
+/// What comes from a task. There are never more than there are connections.
+pub(super) enum Back {
+    /// What is to be done about the request of that seat; `None` if its task failed.
+    Deed(usize, Option<Deed>),
+    /// A connection that waits for its next request.
+    Connection(net::TcpStream, SocketAddr, Held, Instant),
+}
+
+/// Tells the reactor, whatever becomes of the task.
+struct Reply {
+    home: mpsc::UnboundedSender<Back>,
+    seat: usize,
+    deed: Option<Deed>,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // An error means that the reactor is gone, and its connections with it.
+        let _ = self.home.send(Back::Deed(self.seat, self.deed.take()));
+    }
+}
+
+impl Seats {
+    pub fn new(
+        path: Arc<FastPath>,
+        registry: Registry,
+        home: mpsc::UnboundedSender<Back>,
+        shutdown: ShutdownWatch,
+    ) -> Self {
+        Self {
+            path,
+            registry,
+            taken: Slab::new(),
+            space: vec![0; READ_BYTES],
+            home,
+            shutdown,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Takes in a connection that waits for a request.
+    ///
+    /// # Errors
+    /// If the system does not watch it.
+    pub fn take_in(
+        &mut self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        held: Held,
+        since: Instant,
+    ) -> io::Result<()> {
+        let place = self.taken.vacant_entry();
+        let token = Token(place.key());
+        self.registry
+            .register(&mut stream, token, Interest::READABLE)?;
+        place.insert(Seat {
+            stream,
+            peer,
+            held,
+            since,
+            busy: None,
+        });
+        Ok(())
+    }
+
+    /// Something was seen on the connection with that seat. Where there is none any more, nothing was.
+    pub fn see(&mut self, seat: usize, seen: Seen) {
+        self.guard(seat, |seats| seats.read(seat, seen));
+    }
+
+    /// What a task sends.
+    pub fn receive(&mut self, back: Back) {
+        match back {
+            Back::Deed(seat, Some(deed)) => self.guard(seat, |seats| seats.go_on(seat, deed)),
+            Back::Deed(seat, None) => drop(self.taken.try_remove(seat)),
+            Back::Connection(stream, peer, held, since) => {
+                if *self.shutdown.borrow() {
+                    return;
+                }
+                if let Err(error) = self.take_in(TcpStream::from_std(stream), peer, held, since) {
+                    tracing::warn!(%error, "a connection cannot be kept");
+                }
+            }
+        }
+    }
+
+    /// Closes those that have waited for a request since before `then`.
+    pub fn close_since(&mut self, then: Instant) {
+        self.taken
+            .retain(|_, seat| seat.busy.is_some() || seat.since > then);
+    }
+
+    /// Closes those that wait for a request.
+    pub fn close_idle(&mut self) {
+        self.taken.retain(|_, seat| seat.busy.is_some());
+    }
+
+    /// A panic is a fault of ours. It ends one connection, not all of the thread.
+    fn guard(&mut self, seat: usize, act: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            tracing::error!("a request could not be served: its connection is closed");
+            self.taken.try_remove(seat);
+        }
+    }
+
+    /// Reads what there is, and serves it.
+    fn read(&mut self, at: usize, seen: Seen) {
+        while let Some(seat) = self.taken.get_mut(at) {
+            if let Some(busy) = &mut seat.busy {
+                busy.seen = busy.seen.max(Some(seen));
+                return;
+            }
+            let count = match seat.stream.read(&mut self.space) {
+                Ok(count) if count > 0 => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(_) | Err(_) => {
+                    self.taken.remove(at);
+                    return;
+                }
+            };
+            self.serve(at, count);
+            if count < READ_BYTES && seen == Seen::Bytes {
+                return;
+            }
+        }
+    }
+
+    /// Serves the first request in what has just been read.
+    fn serve(&mut self, at: usize, count: usize) {
+        let Some(seat) = self.taken.get_mut(at) else {
+            return;
+        };
+        let heard = self.space.get(..count).unwrap_or_default();
+        match self.path.step(heard, Some(seat.peer.ip())) {
+            Ok(Step::Now(Deed::Send(begun, message))) => {
+                let bytes = begun.bytes;
+                if bytes == count {
+                    self.send(at, begun, message, &[]);
+                } else {
+                    let behind = heard.get(bytes..).unwrap_or_default().to_vec();
+                    self.send(at, begun, message, &behind);
+                }
+            }
+            Ok(Step::Wait(begun, waiting)) => {
+                let mut kept = spare::take();
+                kept.extend_from_slice(heard);
+                seat.busy = Some(Busy {
+                    heard: kept,
+                    seen: None,
+                });
+                let (path, home) = (self.path.clone(), self.home.clone());
+                tokio::spawn(async move {
+                    let (seat, deed) = (at, None);
+                    let mut reply = Reply { home, seat, deed };
+                    reply.deed = Some(path.wait(begun, waiting).await);
+                });
+            }
+            step => {
+                let heard = heard.to_vec();
+                self.leave(at, heard, step.ok());
+            }
+        }
+    }
+
+    /// What was waited for is there.
+    fn go_on(&mut self, at: usize, deed: Deed) {
+        let Some(seat) = self.taken.get_mut(at) else {
+            return;
+        };
+        let Some(Busy { heard, seen }) = seat.busy.take() else {
+            return;
+        };
+        match deed {
+            Deed::Send(begun, message) => {
+                let behind = heard.get(begun.bytes..).unwrap_or_default();
+                self.send(at, begun, message, behind);
+                spare::give(heard);
+                if let Some(seen) = seen {
+                    self.read(at, seen);
+                }
+            }
+            Deed::HandOver(_) => self.leave(at, heard, Some(Step::Now(deed))),
+        }
+    }
+
+    /// Answers the first request; `behind` is what has come after it.
+    fn send(&mut self, at: usize, begun: Begun, mut message: Message, behind: &[u8]) {
+        let Some(seat) = self.taken.get_mut(at) else {
+            return;
+        };
+        let sent = match message.write_now(&mut seat.stream) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                // The task takes the request off what was heard.
+                let mut heard = vec![0; begun.bytes];
+                heard.extend_from_slice(behind);
+                let rest = Step::Now(Deed::Send(begun, message));
+                return self.leave(at, heard, Some(rest));
+            }
+            Err(error) => Err(error),
+        };
+        match self.path.settle(begun, &message, sent) {
+            Ok(now) => {
+                seat.since = now;
+                if !behind.is_empty() {
+                    self.leave(at, behind.to_vec(), None);
+                }
+            }
+            Err(ended) => {
+                if matches!(ended, Ended::Told) {
+                    // If the client is gone by now, he needs no telling.
+                    let _ = seat.stream.shutdown(Shutdown::Write);
+                }
+                self.taken.remove(at);
+            }
+        }
+    }
+
+    /// The connection goes to a task of its own, with what has come on it. `first` is what is to be done about
+    /// the first request, if that is known.
+    fn leave(&mut self, at: usize, heard: Vec<u8>, first: Option<Step>) {
+        let seat = self.taken.remove(at);
+        let (mut stream, peer, held) = (seat.stream, seat.peer, seat.held);
+        let stream = self
+            .registry
+            .deregister(&mut stream)
+            .and_then(|()| tokio::net::TcpStream::from_std(stream.into()));
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be served");
+                return;
+            }
+        };
+        let mut heard = Heard {
+            bytes: heard,
+            since: seat.since,
+        };
+        let (path, home) = (self.path.clone(), self.home.clone());
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            let served = path.serve_heard(stream, peer, &mut heard, first, &shutdown);
+            let stream = served.await.map(tokio::net::TcpStream::into_std);
+            if let Some(Ok(stream)) = stream {
+                // An error means that the reactor is gone.
+                let _ = home.send(Back::Connection(stream, peer, held, heard.since));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use mio::Poll;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::connections::tests::connections;
+    use crate::fast_path::tests::fast_path;
+
+    #[tokio::test]
+    async fn a_fault_of_ours_ends_one_connection() {
+        let files = tempfile::tempdir().unwrap();
+        let epoll = Poll::new().unwrap();
+        let (home, _backs) = mpsc::unbounded_channel();
+        let (_stopping, shutdown) = watch::channel(false);
+        let path = Arc::new(fast_path(&files));
+        let registry = epoll.registry().try_clone().unwrap();
+        let mut seats = Seats::new(path, registry, home, shutdown);
+        let connections = Arc::new(connections());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            clients.push(net::TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let (stream, peer) = listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let held = connections.hold(Some(peer.ip())).unwrap();
+            let taken = seats.take_in(TcpStream::from_std(stream), peer, held, Instant::now());
+            taken.unwrap();
+        }
+        seats.guard(0, |_| panic!("a fault of ours"));
+        assert_eq!(clients[0].read(&mut [0]).unwrap(), 0, "it is closed");
+        io::Write::write_all(&mut clients[1], b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n").unwrap();
+        // Nobody has that seat any more.
+        seats.see(0, Seen::Bytes);
+        seats.see(1, Seen::Bytes);
+        let mut status = [0; 12];
+        clients[1].read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 404");
+        assert!(!seats.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_waits_takes_little_room() {
+        assert!(size_of::<Seat>() <= 144, "{}", size_of::<Seat>());
+    }
+}
