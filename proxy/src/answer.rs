@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, LazyLock};
 
+use arc_swap::Guard;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
@@ -44,6 +45,38 @@ pub(crate) struct Lasting {
     pub of: u64,
     /// As long as no promo starts or ends.
     pub during: Range<Timestamp>,
+}
+
+impl Lasting {
+    /// One that is right at no time.
+    pub fn never() -> Self {
+        Self {
+            answer: Answer::refusal(&Refusal::Unexpected),
+            of: 0,
+            during: Timestamp(0)..Timestamp(0),
+        }
+    }
+}
+
+/// An answer that was made for one request, or one that is kept for many. What is kept is not copied: threads
+/// that share it would count each other's copies.
+#[derive(Debug)]
+pub(crate) enum Told<'a> {
+    Own(Answer),
+    Kept(&'a Answer),
+    Lasting(Guard<Arc<Lasting>>),
+}
+
+impl Deref for Told<'_> {
+    type Target = Answer;
+
+    fn deref(&self) -> &Answer {
+        match self {
+            Self::Own(answer) => answer,
+            Self::Kept(answer) => answer,
+            Self::Lasting(lasting) => &lasting.answer,
+        }
+    }
 }
 
 /// Header fields that answers share: copying them copies nothing.

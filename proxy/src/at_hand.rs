@@ -21,8 +21,9 @@ impl<K: Copy + Eq + Hash, V> AtHand<K, V> {
         }
     }
 
-    pub fn get(&self, key: K) -> Option<Arc<V>> {
-        self.values.load().get(&key).cloned()
+    /// Looks at a value. It is not given out: threads that share one would count each other's copies.
+    pub fn with<T>(&self, key: K, look: impl FnOnce(&Arc<V>) -> T) -> Option<T> {
+        self.values.load().get(&key).map(look)
     }
 
     /// Lays a value where the one before was, unless that `is_newer`. Where all places are taken, all are
@@ -61,7 +62,7 @@ mod tests {
     fn the_newer_stays_and_there_are_never_too_many() {
         let at_hand = AtHand::new(2);
         let lay = |key, value: i32| at_hand.lay(key, &Arc::new(value), |known| *known > value);
-        let get = |key| at_hand.get(key).as_deref().copied();
+        let get = |key| at_hand.with(key, |value| **value);
         lay('a', 2);
         lay('a', 1);
         lay('b', 1);

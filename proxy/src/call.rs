@@ -20,6 +20,24 @@ pub(crate) const UPSTREAM: &str = "upstream";
 /// The outcome of a request whose client went away.
 pub(crate) const GONE: &str = "gone";
 
+/// When a request arrives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub started: Instant,
+    /// The same by the shop's clock.
+    pub now: Timestamp,
+}
+
+impl Moment {
+    /// This one.
+    pub fn now(edge: &Edge) -> Self {
+        Self {
+            started: Instant::now(),
+            now: edge.now(),
+        }
+    }
+}
+
 /// One request on its way through the phases.
 pub(crate) struct Call {
     _entered: Entered,
@@ -45,10 +63,15 @@ pub(crate) struct Call {
 impl Call {
     /// A request whose header has just arrived.
     pub fn new(edge: &Edge) -> Self {
+        Self::at(edge, Moment::now(edge))
+    }
+
+    /// A request whose header has arrived at that moment.
+    pub fn at(edge: &Edge, Moment { started, now }: Moment) -> Self {
         Self {
             _entered: edge.in_flight.enter(),
-            started: Instant::now(),
-            now: edge.now(),
+            started,
+            now,
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             route: routes::NO_ROUTE,
             kind: None,

@@ -15,7 +15,7 @@ use lua_free_rules::units::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Told};
 use crate::call::Call;
 use crate::edge::Edge;
 use crate::limits::{Key, Network};
@@ -32,9 +32,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub(crate) enum Decision {
+pub(crate) enum Decision<'a> {
     /// The edge answers by itself.
-    Answer(Answer),
+    Answer(Told<'a>),
     /// It does, once it has what it needs.
     Ask(Errand),
     /// An order server answers.
@@ -61,10 +61,16 @@ impl Errand {
     }
 }
 
-impl Decision {
+impl Decision<'_> {
     /// The edge says no.
     pub fn refuse(refusal: &Refusal) -> Self {
-        Self::Answer(Answer::refusal(refusal))
+        Answer::refusal(refusal).into()
+    }
+}
+
+impl From<Answer> for Decision<'_> {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(Told::Own(answer))
     }
 }
 
@@ -103,13 +109,13 @@ pub(crate) fn arrive(
 
 /// Decides on a request that has a route, from memory. Its body is `None` if it is too long to be looked at
 /// here: such a one can only pass.
-pub(crate) fn decide(
-    edge: &Edge,
+pub(crate) fn decide<'a>(
+    edge: &'a Edge,
     call: &Call,
     request: &Request<'_>,
     body: Option<&[u8]>,
     route: &Route,
-) -> Decision {
+) -> Decision<'a> {
     let decision = match (route.kind, body) {
         (Kind::Proxied(guard), _) => {
             guarded(edge, call, guard, request).map(|()| Decision::Forward)
@@ -122,21 +128,21 @@ pub(crate) fn decide(
 }
 
 /// What the edge answers by itself.
-fn by_itself(
-    edge: &Edge,
+fn by_itself<'a>(
+    edge: &'a Edge,
     call: &Call,
     kind: Kind,
     request: &Request<'_>,
     body: &[u8],
-) -> Result<Decision, Refusal> {
+) -> Result<Decision<'a>, Refusal> {
     match kind {
         Kind::Page => {
             let page = edge.pages.answer(request.path, request.header);
-            Ok(Decision::Answer(page))
+            Ok(Decision::Answer(Told::Kept(page)))
         }
         Kind::ItemGet => item(edge, call, shop::item(request.query)?),
         Kind::ItemList => item(edge, call, item_cache::Key::List),
-        Kind::PromoState => shop::promo_state(edge, request.query, call.now).map(Decision::Answer),
+        Kind::PromoState => shop::promo_state(edge, request.query, call.now).map(Decision::from),
         Kind::Challenge => {
             let (session, rate) = buyer(edge, call, request);
             let errand = challenges::consider(edge, request, body, session, rate)?;
@@ -152,7 +158,11 @@ fn by_itself(
     }
 }
 
-fn item(edge: &Edge, call: &Call, key: item_cache::Key) -> Result<Decision, Refusal> {
+fn item<'a>(
+    edge: &Edge,
+    call: &Call,
+    key: item_cache::Key,
+) -> Result<Decision<'a>, Refusal> {
     match shop::at_hand(edge, call, key) {
         Some(answer) => answer.map(Decision::Answer),
         None => Ok(Decision::Ask(Errand::Item(key))),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use lua_free_rules::config;
 use lua_free_rules::item::Item;
 use lua_free_rules::refusal::Refusal;
@@ -43,7 +43,7 @@ pub(crate) enum Key {
 pub(crate) struct Kept {
     pub items: Vec<Item>,
     /// The last answer that was made of it.
-    pub said: ArcSwapOption<Lasting>,
+    pub said: ArcSwap<Lasting>,
     /// When it was fetched, in milliseconds since the cache was made.
     fetched_ms: u64,
     /// When it was last asked for: milliseconds since the cache was made.
@@ -59,7 +59,7 @@ impl Kept {
     fn new(items: Vec<Item>, asked_ms: u64, asked_at: u64) -> Self {
         Self {
             items,
-            said: ArcSwapOption::empty(),
+            said: ArcSwap::from_pointee(Lasting::never()),
             fetched_ms: asked_ms,
             asked_ms: AtomicU64::new(asked_ms),
             asked_at: AtomicU64::new(asked_at),
@@ -142,17 +142,24 @@ impl ItemCache {
         });
     }
 
-    /// The items of `key`, if they can be had without waiting. `None` says nothing about the others.
-    pub fn at_hand(self: &Arc<Self>, key: Key, at: Instant) -> Option<Arc<Kept>> {
-        let kept = self.at_hand.get(key)?;
+    /// Looks at the items of `key`, if they can be had without waiting. `None` says nothing about the others.
+    pub fn at_hand<T>(
+        self: &Arc<Self>,
+        key: Key,
+        at: Instant,
+        look: impl FnOnce(&Arc<Kept>) -> T,
+    ) -> Option<T> {
         let at = at.saturating_duration_since(self.born);
-        let age = at.saturating_sub(Duration::from_millis(kept.fetched_ms));
-        let state = self.state_at(key, &kept, at);
-        if age >= self.life || state == State::Outdated {
-            return None;
-        }
-        self.serve(key, &kept, state);
-        Some(kept)
+        let looked = self.at_hand.with(key, |kept| {
+            let age = at.saturating_sub(Duration::from_millis(kept.fetched_ms));
+            let state = self.state_at(key, kept, at);
+            if age >= self.life || state == State::Outdated {
+                return None;
+            }
+            self.serve(key, kept, state);
+            Some(look(kept))
+        });
+        looked.flatten()
     }
 
     /// Counts an entry that is served as it is, and has a stale one refreshed.
@@ -173,7 +180,7 @@ impl ItemCache {
     /// # Errors
     /// [`Refusal::NotFound`]; [`Refusal::Overloaded`] if nothing is kept and no order server answers.
     pub async fn get(self: &Arc<Self>, key: Key) -> Result<Arc<Kept>, Refusal> {
-        if let Some(kept) = self.at_hand(key, Instant::now()) {
+        if let Some(kept) = self.at_hand(key, Instant::now(), Arc::clone) {
             return Ok(kept);
         }
         if let Some(kept) = self.kept.get(&key).await {

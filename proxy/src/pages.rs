@@ -78,15 +78,15 @@ impl Pages {
     }
 
     /// The page of a path, in the encoding that the request accepts and unless the client has it.
-    pub fn answer(&self, path: &str, header: Header<'_>) -> Answer {
+    pub fn answer(&self, path: &str, header: Header<'_>) -> &Answer {
         let name = if path == "/" {
             Some(START)
         } else {
             path.strip_prefix(PREFIX)
         };
         match name.and_then(|name| self.by_name.get(name)) {
-            Some(page) => page.answer(header).clone(),
-            None => self.missing.clone(),
+            Some(page) => page.answer(header),
+            None => &self.missing,
         }
     }
 }

@@ -14,7 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, Result};
 
 use crate::access_log::{self, Sent};
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Told};
 use crate::body::{self, Fault};
 use crate::call::{self, Call, GONE};
 use crate::edge::Edge;
@@ -149,7 +149,7 @@ impl Service {
                 return Ok(false);
             }
             Decision::Answer(answer) => answer,
-            Decision::Ask(errand) => errand.run(&self.0).await,
+            Decision::Ask(errand) => Told::Own(errand.run(&self.0).await),
         };
         self.send(session, call, &answer).await?;
         Ok(true)
@@ -157,10 +157,10 @@ impl Service {
 
     /// Bodies are read before the gate is asked: they are short, and a connection can only serve on
     /// after them.
-    async fn decide(&self, session: &mut Session, call: &mut Call) -> Result<Decision> {
+    async fn decide(&self, session: &mut Session, call: &mut Call) -> Result<Decision<'_>> {
         let route = match self.arrive(session, call) {
             Ok(route) => route,
-            Err(answer) => return Ok(Decision::Answer(answer)),
+            Err(answer) => return Ok(answer.into()),
         };
         let limits = &self.0.config.limits;
         let within = limits.read_timeout.duration();

@@ -8,7 +8,7 @@ use lua_free_rules::promo::Snapshot;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{ItemId, PromoId, Timestamp};
 
-use crate::answer::{Answer, Lasting};
+use crate::answer::{Answer, Lasting, Told};
 use crate::call::Call;
 use crate::edge::Edge;
 use crate::item_cache::{Kept, Key};
@@ -19,15 +19,20 @@ pub(crate) fn item(query: Option<&str>) -> Result<Key, Refusal> {
 }
 
 /// The item, or the list of items, if that needs no waiting.
-pub(crate) fn at_hand(edge: &Edge, call: &Call, key: Key) -> Option<Result<Answer, Refusal>> {
-    let kept = edge.items.at_hand(key, call.started)?;
-    Some(tell(edge, key, &kept, call.now))
+pub(crate) fn at_hand(
+    edge: &Edge,
+    call: &Call,
+    key: Key,
+) -> Option<Result<Told<'static>, Refusal>> {
+    let tell = |kept: &Arc<Kept>| tell(edge, key, kept, call.now);
+    edge.items.at_hand(key, call.started, tell)
 }
 
 /// The item, or the list of items.
 pub(crate) async fn fetch(edge: &Edge, key: Key) -> Result<Answer, Refusal> {
     let kept = edge.items.get(key).await?;
-    tell(edge, key, &kept, edge.now())
+    let told = tell(edge, key, &kept, edge.now())?;
+    Ok(told.clone())
 }
 
 /// `GET /promo/state?id=`.
@@ -43,13 +48,11 @@ pub(crate) fn promo_state(
 }
 
 /// What was said of an entry before, if it is still right; else what there is to say now.
-fn tell(edge: &Edge, key: Key, kept: &Kept, now: Timestamp) -> Result<Answer, Refusal> {
+fn tell(edge: &Edge, key: Key, kept: &Kept, now: Timestamp) -> Result<Told<'static>, Refusal> {
     let heard = edge.promos.heard();
-    if let Some(said) = &*kept.said.load()
-        && said.of == heard.number
-        && said.during.contains(&now)
-    {
-        return Ok(said.answer.clone());
+    let said = kept.said.load();
+    if said.of == heard.number && said.during.contains(&now) {
+        return Ok(Told::Lasting(said));
     }
     let mut items = kept
         .items
@@ -64,8 +67,8 @@ fn tell(edge: &Edge, key: Key, kept: &Kept, now: Timestamp) -> Result<Answer, Re
         of: heard.number,
         during: now..next_change(&heard.promos, now),
     };
-    kept.said.store(Some(Arc::new(said)));
-    Ok(answer)
+    kept.said.store(Arc::new(said));
+    Ok(Told::Own(answer))
 }
 
 /// When a promo starts or ends next.

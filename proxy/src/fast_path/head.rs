@@ -40,6 +40,7 @@ pub(super) enum Reading<'a> {
 #[derive(Debug)]
 pub(super) struct Plain<'a> {
     pub request: Request<'a>,
+    pub method: &'static Method,
     pub body: &'a [u8],
     /// How many bytes it has, the body included. What follows is the next request.
     pub bytes: usize,
@@ -65,10 +66,18 @@ fn plain<'a>(
     let (method, target) = (parsed.method?, parsed.path?);
     let (head, rest) = bytes.split_at_checked(length)?;
     let lines: &'a [Line<'a>] = parsed.headers;
-    if !begins_with_line(head, method, target) || !ends_lines_alike(head) || !is_normal(target) {
+    let (path, query) = match memchr::memchr(b'?', target.as_bytes()) {
+        Some(at) => (target.get(..at)?, target.get(at + 1..)),
+        None => (target, None),
+    };
+    if !begins_with_line(head, method, target)
+        || !ends_lines_alike(head)
+        || !is_normal_path(path)
+        || !query.is_none_or(is_normal_query)
+    {
         return None;
     }
-    let method = match method {
+    let method: &'static Method = match method {
         "GET" => &GET,
         "HEAD" => &HEAD,
         "POST" => &POST,
@@ -83,10 +92,6 @@ fn plain<'a>(
     let Some(body) = rest.get(..body_bytes) else {
         return Some(Reading::Behind(body_bytes));
     };
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
     Some(Reading::Plain(Plain {
         request: Request {
             method,
@@ -96,6 +101,7 @@ fn plain<'a>(
             target_bytes: target.len(),
             header: Header::Lines(lines),
         },
+        method,
         body,
         bytes: length + body_bytes,
         keep: terms.keep,
@@ -122,25 +128,51 @@ pub(super) fn ends_lines_alike(head: &[u8]) -> bool {
     true
 }
 
-/// Whether a target is an absolute path without empty, `.` or `..` segments and without escapes, with or
-/// without a query; all in characters that need no second look.
-fn is_normal(target: &str) -> bool {
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+/// Whether it is an absolute path without empty, `.` or `..` segments, in characters that need no second look:
+/// there are no escapes.
+fn is_normal_path(path: &str) -> bool {
     let mut before = 0;
-    let is_normal_path = path.bytes().all(|byte| {
+    let is_normal = path.bytes().all(|byte| {
         let is_normal = match byte {
             b'/' | b'.' => before != b'/',
-            _ => is_unreserved(byte),
+            _ => is(UNRESERVED, byte),
         };
         before = byte;
         is_normal
     });
-    let is_in_query = |byte| is_unreserved(byte) || b"./%&=+,;:@!$'()*?".contains(&byte);
-    path.starts_with('/') && is_normal_path && query.bytes().all(is_in_query)
+    path.starts_with('/') && is_normal
 }
 
-const fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~')
+fn is_normal_query(query: &str) -> bool {
+    query.bytes().all(|byte| is(IN_QUERY, byte))
+}
+
+/// Letters, digits and some marks.
+const UNRESERVED: u8 = 1;
+/// What may stand in a query.
+const IN_QUERY: u8 = 2;
+
+/// What each byte is.
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+            kinds[byte as usize] = UNRESERVED | IN_QUERY;
+        }
+        byte += 1;
+    }
+    let others = b"./%&=+,;:@!$'()*?";
+    let mut at = 0;
+    while at < others.len() {
+        kinds[others[at] as usize] |= IN_QUERY;
+        at += 1;
+    }
+    kinds
+};
+
+const fn is(kind: u8, byte: u8) -> bool {
+    KINDS[byte as usize] & kind != 0
 }
 
 /// What the header says of the message and the connection.

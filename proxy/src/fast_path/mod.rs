@@ -43,7 +43,7 @@ use lua_free_rules::refusal::Refusal;
 
 use crate::access_log::{self, Sent};
 use crate::answer::Answer;
-use crate::call::{Call, GONE};
+use crate::call::{Call, GONE, Moment};
 use crate::edge::Edge;
 use crate::front::Front;
 use crate::gate::{self, Decision, Errand};
@@ -101,7 +101,7 @@ enum Waiting {
 /// The first request, of which only the answer is missing.
 struct Begun {
     call: Call,
-    method: Method,
+    method: &'static Method,
     /// How many bytes it had.
     bytes: usize,
     keep: bool,
@@ -132,9 +132,9 @@ impl FastPath {
         self.links.clone()
     }
 
-    /// What is to be done about the first request in `heard`. Nothing is counted before it is whole, and
+    /// What is to be done about the first request in `heard`, which has arrived at that moment. Nothing is counted before it is whole, and
     /// certain that it can be read in one way only.
-    fn step(&self, heard: &[u8], peer: Option<IpAddr>) -> Result<Step, Missing> {
+    fn step(&self, heard: &[u8], peer: Option<IpAddr>, moment: Moment) -> Result<Step, Missing> {
         let mut space = head::space();
         let body_max = self.edge.config.limits.body_max.0;
         let plain = match head::read(heard, &mut space) {
@@ -144,14 +144,14 @@ impl FastPath {
             _ => return Ok(Step::Now(Deed::HandOver(None))),
         };
         let request = &plain.request;
-        let mut call = Call::new(&self.edge);
+        let mut call = Call::at(&self.edge, moment);
         let decision = match call.arrive(gate::arrive(&self.edge, request, peer, call.now)) {
             Ok(route) => gate::decide(&self.edge, &call, request, Some(plain.body), route),
-            Err(answer) => Decision::Answer(answer),
+            Err(answer) => answer.into(),
         };
         let begun = |call| Begun {
             call,
-            method: request.method.clone(),
+            method: plain.method,
             bytes: plain.bytes,
             keep: plain.keep,
         };
@@ -186,7 +186,7 @@ impl FastPath {
     /// An answer that was made `at` that moment.
     fn message(&self, begun: &Begun, answer: &Answer, at: Instant) -> Message {
         let keep = begun.keep && !self.edge.in_flight.is_draining();
-        Message::of(answer, &begun.method, keep, at)
+        Message::of(answer, begun.method, keep, at)
     }
 
     /// Waits, and tells what is to be done.
@@ -238,7 +238,7 @@ impl FastPath {
             body_bytes,
         };
         let error = sent.as_ref().err().map(|error| error as &dyn Display);
-        let now = access_log::record(&self.edge, &begun.call, &begun.method, &told, error);
+        let now = access_log::record(&self.edge, &begun.call, begun.method, &told, error);
         match sent {
             Ok(()) if message.keep => Ok(now),
             Ok(()) => Err(Ended::Told),

@@ -168,6 +168,7 @@ impl Reactor {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
+        self.seats.look_up();
         let mut count = 0;
         for event in &self.events {
             count += 1;

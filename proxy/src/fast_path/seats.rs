@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::task::Heard;
 use super::wire::Message;
 use super::{Begun, Deed, Ended, FastPath, Step, spare};
+use crate::call::Moment;
 use crate::connections::Held;
 
 /// The most that is read at once: what is shorter was all that there is.
@@ -31,6 +32,8 @@ pub(super) struct Seats {
     registry: Registry,
     taken: Slab<Seat>,
     space: Vec<u8>,
+    /// When what is served now was seen.
+    moment: Moment,
     home: mpsc::UnboundedSender<Back>,
     shutdown: ShutdownWatch,
 }
@@ -93,6 +96,7 @@ impl Seats {
         shutdown: ShutdownWatch,
     ) -> Self {
         Self {
+            moment: Moment::now(&path.edge),
             path,
             registry,
             taken: Slab::new(),
@@ -100,6 +104,12 @@ impl Seats {
             home,
             shutdown,
         }
+    }
+
+    /// What is seen from now on is seen at this moment. For many requests that come at once the clocks are asked
+    /// once: each of them had arrived by then.
+    pub fn look_up(&mut self) {
+        self.moment = Moment::now(&self.path.edge);
     }
 
     /// Whether there is none.
@@ -139,6 +149,7 @@ impl Seats {
 
     /// What a task sends.
     pub fn receive(&mut self, back: Back) {
+        self.look_up();
         match back {
             Back::Deed(seat, Some(deed)) => self.guard(seat, |seats| seats.go_on(seat, deed)),
             Back::Deed(seat, None) => drop(self.taken.try_remove(seat)),
@@ -201,7 +212,8 @@ impl Seats {
             return;
         };
         let heard = self.space.get(..count).unwrap_or_default();
-        match self.path.step(heard, Some(seat.peer.ip())) {
+        let peer = Some(seat.peer.ip());
+        match self.path.step(heard, peer, self.moment) {
             Ok(Step::Now(Deed::Send(begun, message))) => {
                 let bytes = begun.bytes;
                 if bytes == count {

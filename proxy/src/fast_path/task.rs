@@ -18,7 +18,7 @@ use super::lent::Lent;
 use super::wait::{self, Patience};
 use super::wire::Message;
 use super::{Begun, Deed, Ended, FastPath, Missing, Step, spare};
-use crate::call::Call;
+use crate::call::{Call, Moment};
 use crate::client;
 
 /// A body usually comes right behind its header. One that does not is left to Pingora, which waits for it, and
@@ -161,7 +161,7 @@ impl FastPath {
         patience.renew(heard.since, self.idle_within);
         let (mut has_begun, mut is_behind) = (false, false);
         loop {
-            match self.step(&heard.bytes, peer) {
+            match self.step(&heard.bytes, peer, Moment::now(&self.edge)) {
                 Ok(step) => return Some(step),
                 // First idle, then slow.
                 Err(Missing::Header) if !has_begun && !heard.bytes.is_empty() => {

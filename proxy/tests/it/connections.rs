@@ -146,14 +146,13 @@ async fn a_client_that_does_not_read_holds_no_place_at_an_order_server_and_is_le
     let mut wire = Wire::of(stream);
     wire.send(order(1).repeat(ORDERS)).await;
     // When no more orders are taken up, an answer waits for the client to read.
-    let mut seen = 0;
     until(async || {
-        sleep(Duration::from_millis(100)).await;
-        let before = std::mem::replace(&mut seen, peer.seen().len());
-        seen > 0 && seen == before
+        let before = peer.seen().len();
+        sleep(Duration::from_millis(200)).await;
+        before > 0 && peer.seen().len() == before
     })
     .await;
-    assert!(seen < ORDERS, "the client is waited for");
+    assert!(peer.seen().len() < ORDERS, "the client is waited for");
     let token = access(2).mint(&keys()).unwrap();
     let answer = shop.order(2, &token).send().await.unwrap();
     assert_eq!(answer.status(), 200, "there is a place for another");
