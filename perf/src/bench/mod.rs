@@ -51,19 +51,27 @@ use crate::machine::Machine;
 use compare::compare;
 use exchange::Exchange;
 use peers::{ALL, Kind, Setting};
-use refusals::Refusals;
 use report::{Measured, Report};
 use work::Work;
 
 pub use bare::run as run_bare;
 
+/// How many times as much processor time as the edge these are to take for an item: the edge takes at most 1.08
+/// times what the bare responder does.
+const GOALS: [(&str, f64); 3] = [
+    (Kind::Bare.name(), 1.0 / 1.08),
+    (Kind::NginxCache.name(), 1.45),
+    (Kind::NginxLua.name(), 1.55),
+];
+
 /// What stops a measurement.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures, prints, and keeps what was asked for.
+/// Measures, prints, and keeps what was asked for. A part that fails leaves the others their turn, and each is
+/// kept as soon as it has been measured.
 ///
 /// # Errors
-/// If a server answers wrongly, or a file fails.
+/// If a part failed, for a server answered wrongly, or if a file fails.
 ///
 /// # Panics
 /// If a server that is to be measured is missing on this machine.
@@ -72,99 +80,125 @@ pub fn run(asked: &cli::Bench) -> Result<(), Failure> {
     let floodgate = asked.floodgate.clone();
     let floodgate = floodgate.unwrap_or_else(|| peers::beside(&perf, "floodgate"));
     let pages = asked.pages.canonicalize()?;
-    let mut measured = Measured::default();
-    for &workers in &asked.workers {
-        // With one worker, server and load have a core each.
-        let core = (workers == 1).then_some(0);
-        let setting = Setting {
-            floodgate: floodgate.clone(),
-            perf: perf.clone(),
-            pages: pages.clone(),
-            workers,
-            core,
-        };
-        let item = asked.asks_for(BenchPart::Item);
-        if item || (workers == 1 && asked.asks_for(BenchPart::Latency)) {
-            measured.item(asked, &setting)?;
-        }
-        if asked.asks_for(BenchPart::Pages) {
-            measured.tables.extend(pages::measure(asked, &setting)?);
-        }
-        if asked.asks_for(BenchPart::Pass) {
-            measured.tables.extend(pass::measure(asked, &setting)?);
-        }
-        if asked.asks_for(BenchPart::Refusals) {
-            measured.refusals(refusals::measure(asked, &setting)?);
-        }
-    }
-    if asked.asks_for(BenchPart::Sale) {
-        // All processes of a sale share all cores.
-        let setting = Setting {
-            workers: asked.workers.iter().copied().max().unwrap_or(1),
-            core: None,
-            floodgate,
-            perf,
-            pages,
-        };
-        measured.sale = Some(sale::measure(asked, &setting)?);
-    }
-    let report = Report {
+    let setting = |workers: usize, core| Setting {
+        floodgate: floodgate.clone(),
+        perf: perf.clone(),
+        pages: pages.clone(),
+        workers,
+        core,
+    };
+    let mut report = Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),
         machine: Machine::this(),
         is_release: !cfg!(debug_assertions),
         rounds: asked.rounds,
         seconds: asked.seconds,
-        measured,
+        measured: Measured::default(),
+        failures: Vec::new(),
     };
-    let text = report.told();
-    print!("{text}");
-    if let Some(folder) = &asked.out {
+    for &workers in &asked.workers {
+        // With one worker, server and load have a core each.
+        let setting = setting(workers, (workers == 1).then_some(0));
+        let parts = [
+            BenchPart::Item,
+            BenchPart::Latency,
+            BenchPart::Pages,
+            BenchPart::Pass,
+            BenchPart::Refusals,
+        ];
+        for part in parts.into_iter().filter(|part| asked.asks_for(*part)) {
+            report.part(asked, &setting, part)?;
+        }
+    }
+    if asked.asks_for(BenchPart::Sale) {
+        // All processes of a sale share all cores.
+        let workers = asked.workers.iter().copied().max().unwrap_or(1);
+        report.part(asked, &setting(workers, None), BenchPart::Sale)?;
+    }
+    print!("{}", report.told());
+    match report.failures.first() {
+        Some(failure) => Err(failure.clone().into()),
+        None => Ok(()),
+    }
+}
+
+impl Report {
+    /// Measures a part, and keeps what is known by then.
+    fn part(
+        &mut self,
+        asked: &cli::Bench,
+        setting: &Setting,
+        part: BenchPart,
+    ) -> Result<(), Failure> {
+        if let Err(failure) = self.measured.part(asked, setting, part) {
+            let workers = setting.workers;
+            let failure = format!("{part:?}, workers: {workers}: {failure}");
+            eprintln!("failed: {failure}");
+            self.failures.push(failure);
+        }
+        let Some(folder) = &asked.out else {
+            return Ok(());
+        };
         std::fs::create_dir_all(folder)?;
         let keep = |name: &str, content: &[u8]| std::fs::write(folder.join(name), content);
-        keep("bench.txt", text.as_bytes())?;
-        keep("bench.json", &serde_json::to_vec_pretty(&report)?)?;
-        keep("bench.svg", chart::draw(&report).as_bytes())?;
+        keep("bench.txt", self.told().as_bytes())?;
+        keep("bench.json", &serde_json::to_vec_pretty(self)?)?;
+        keep("bench.svg", chart::draw(self).as_bytes())?;
+        Ok(())
     }
-    Ok(())
 }
 
 impl Measured {
+    fn part(
+        &mut self,
+        asked: &cli::Bench,
+        setting: &Setting,
+        part: BenchPart,
+    ) -> Result<(), Failure> {
+        match part {
+            BenchPart::Item => self.item(asked, setting),
+            BenchPart::Latency if setting.workers == 1 => self.latency(asked, setting),
+            BenchPart::Latency => Ok(()),
+            BenchPart::Pages => pages::measure(asked, setting, &mut self.tables),
+            BenchPart::Pass => pass::measure(asked, setting, &mut self.tables),
+            BenchPart::Refusals => refusals::measure(asked, setting, self),
+            BenchPart::Sale => {
+                self.sale = Some(sale::measure(asked, setting)?);
+                Ok(())
+            }
+        }
+    }
+
     fn item(&mut self, asked: &cli::Bench, setting: &Setting) -> Result<(), Failure> {
         idle::allow(ALL.len() * asked.idle)?;
         let servers = Servers::start(setting, &ALL)?;
-        let (work, alone) = (Work::item(), setting.workers == 1);
-        if asked.asks_for(BenchPart::Item) {
-            // Before any load, which would leave memory behind that connections could take.
-            if alone {
-                self.idle = idle::measure(&servers.named(), asked.idle, &servers.item)?;
-            }
-            for &connections in &asked.connections {
-                let table = compare(asked, setting, &work, connections, &servers.named())?;
-                self.tables.push(table);
-            }
+        // Before any load, which would leave memory behind that connections could take.
+        if setting.workers == 1 {
+            self.idle = idle::measure(&servers.named(), asked.idle, &servers.item)?;
         }
-        if alone && asked.asks_for(BenchPart::Latency) {
-            let rate = match self.rate_for_all(work.name, asked.busy) {
-                Some(rate) => rate,
-                None => {
-                    let table = compare(asked, setting, &work, asked.busy, &servers.named())?;
-                    self.tables.push(table);
-                    let rate = self.rate_for_all(work.name, asked.busy);
-                    rate.ok_or("nobody's rate is known")?
-                }
-            };
-            let (item, named) = (&servers.item, servers.named());
-            self.steady = Some(latency::measure(asked, setting, item, rate, &named)?);
-            drop(servers);
-            self.crowded = crowded::measure(asked, setting, rate)?;
+        for &connections in &asked.connections {
+            let table = compare(asked, setting, &Work::item(), connections, &servers.named())?;
+            self.tables.push(table.at_least(&GOALS));
         }
         Ok(())
     }
 
-    fn refusals(&mut self, refusals: Refusals) {
-        self.tables.extend(refusals.tables);
-        self.beside.extend(refusals.beside);
-        self.checks = refusals.checks;
+    fn latency(&mut self, asked: &cli::Bench, setting: &Setting) -> Result<(), Failure> {
+        let servers = Servers::start(setting, &ALL)?;
+        let (work, named) = (Work::item(), servers.named());
+        let rate = match self.rate_for_all(work.name, asked.busy) {
+            Some(rate) => rate,
+            None => {
+                let table = compare(asked, setting, &work, asked.busy, &named)?;
+                self.tables.push(table);
+                let rate = self.rate_for_all(work.name, asked.busy);
+                rate.ok_or("nobody's rate is known")?
+            }
+        };
+        self.steady = Some(latency::measure(asked, setting, &servers.item, rate, &named)?);
+        drop(servers);
+        self.crowded = crowded::measure(asked, setting, rate)?;
+        Ok(())
     }
 }
 

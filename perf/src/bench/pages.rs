@@ -91,7 +91,11 @@ impl Pages {
 ///
 /// # Errors
 /// If a server sends another page, or sends it to those who have it.
-pub fn measure(cli: &cli::Bench, setting: &Setting) -> Result<Vec<Table>, Failure> {
+pub fn measure(
+    cli: &cli::Bench,
+    setting: &Setting,
+    tables: &mut Vec<Table>,
+) -> Result<(), Failure> {
     let pages = Pages::start(setting)?;
     let [floodgate, bare, nginx] = pages.named();
     let mut tags = Vec::new();
@@ -106,7 +110,6 @@ pub fn measure(cli: &cli::Bench, setting: &Setting) -> Result<Vec<Table>, Failur
     }
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     let unchanged = Work::page("page that has not changed", 304, asked(&tags));
-    let mut tables = Vec::new();
     for &connections in &cli.connections {
         let servers = [floodgate, bare, nginx];
         tables.push(compare(cli, setting, &whole(), connections, &servers)?);
@@ -115,7 +118,7 @@ pub fn measure(cli: &cli::Bench, setting: &Setting) -> Result<Vec<Table>, Failur
         let servers = [floodgate, nginx];
         tables.push(compare(cli, setting, &unchanged, connections, &servers)?);
     }
-    Ok(tables)
+    Ok(())
 }
 
 fn whole() -> Work {

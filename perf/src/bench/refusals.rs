@@ -11,7 +11,7 @@ use super::compare::compare;
 use super::credentials::{Credentials, Secret, made_up};
 use super::lua_sale::{self, LuaSale};
 use super::peers::{self, Setting};
-use super::report::Table;
+use super::report::{Measured, Table};
 use super::shop::Shop;
 use super::work::Work;
 use crate::cli;
@@ -39,17 +39,6 @@ pub struct Beside {
     pub items: Option<Spread>,
 }
 
-/// What is measured.
-#[derive(Debug, Default)]
-pub struct Refusals {
-    /// Each refusal, and the item.
-    pub tables: Vec<Table>,
-    /// Each beside the item.
-    pub beside: Vec<Beside>,
-    /// What checks take.
-    pub checks: Option<Checks>,
-}
-
 /// A refusal, its error code, and how many sessions and forged tokens are looked at for it.
 struct Refused {
     work: Work,
@@ -62,7 +51,11 @@ struct Refused {
 ///
 /// # Errors
 /// If one is answered otherwise.
-pub fn measure(asked: &cli::Bench, setting: &Setting) -> Result<Refusals, Failure> {
+pub fn measure(
+    asked: &cli::Bench,
+    setting: &Setting,
+    measured: &mut Measured,
+) -> Result<(), Failure> {
     let (secret, forger) = (Secret::draw()?, Secret::draw()?);
     let buyers = made_up(&secret.ring, BUYERS)?;
     let forge = |buyer: &Credentials| buyer.forged(&secret.ring, &forger.ring);
@@ -89,7 +82,6 @@ pub fn measure(asked: &cli::Bench, setting: &Setting) -> Result<Refusals, Failur
             }
         }
     }
-    let mut measured = Refusals::default();
     for &connections in &asked.connections {
         let item = Work {
             name: "cached item, by the edge as a process of its own",
@@ -99,12 +91,12 @@ pub fn measure(asked: &cli::Bench, setting: &Setting) -> Result<Refusals, Failur
         for refused in &all {
             let table = compare(asked, setting, &refused.work, connections, &servers)?;
             measured.beside.push(refused.beside(&table, &item, &checks));
-            measured.tables.push(table.at_least(GOAL));
+            measured.tables.push(table.at_least(&[(lua_sale::NAME, GOAL)]));
         }
         measured.tables.push(item);
     }
     measured.checks = Some(checks);
-    Ok(measured)
+    Ok(())
 }
 
 fn refusals(buyers: &[Credentials], forged: &[Credentials]) -> [Refused; 3] {

@@ -164,11 +164,13 @@ fn a_server_that_answers_wrongly_is_a_failure() {
     std::fs::write(&nginx, script).unwrap();
     std::fs::set_permissions(&nginx, std::fs::Permissions::from_mode(0o755)).unwrap();
 
-    let output = bench(folder.path(), &[]);
+    let out = folder.path().join("out");
+    let words = ["--only", "item", "--out", out.to_str().unwrap()];
+    let output = bench(folder.path(), &words);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    assert!(
-        errors.contains("nginx, fixed answer answers something else"),
-        "{errors}"
-    );
+    let why = "nginx, fixed answer answers something else";
+    assert!(errors.contains(why), "{errors}");
+    let kept = std::fs::read_to_string(out.join("bench.txt")).unwrap();
+    assert!(kept.contains("FAILED: Item, workers: 1: "), "{kept}");
 }

@@ -32,6 +32,8 @@ pub(super) struct Seats {
     registry: Registry,
     taken: Slab<Seat>,
     space: Vec<u8>,
+    /// How often something was waited for.
+    tickets: u64,
     /// When what is served now was seen.
     moment: Moment,
     home: mpsc::UnboundedSender<Back>,
@@ -51,10 +53,18 @@ struct Seat {
 
 /// The request that something is waited for.
 struct Busy {
+    ticket: Ticket,
     /// It, and what was read after it.
     heard: Vec<u8>,
     /// What was seen on the connection meanwhile.
     seen: Option<Seen>,
+}
+
+/// Which wait it is: a seat that has been given up may have been taken by another one since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    seat: usize,
+    number: u64,
 }
 
 /// What was seen on a connection.
@@ -68,8 +78,8 @@ pub(super) enum Seen {
 
 /// What comes from a task. There are never more than there are connections.
 pub(super) enum Back {
-    /// What is to be done about the request of that seat; `None` if its task failed.
-    Deed(usize, Option<Deed>),
+    /// What is to be done about the request that was waited for; `None` if its task failed.
+    Deed(Ticket, Option<Deed>),
     /// A connection that waits for its next request.
     Connection(net::TcpStream, SocketAddr, Held, Instant),
 }
@@ -77,14 +87,14 @@ pub(super) enum Back {
 /// Tells the reactor, whatever becomes of the task.
 struct Reply {
     home: mpsc::UnboundedSender<Back>,
-    seat: usize,
+    ticket: Ticket,
     deed: Option<Deed>,
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
         // An error means that the reactor is gone, and its connections with it.
-        let _ = self.home.send(Back::Deed(self.seat, self.deed.take()));
+        let _ = self.home.send(Back::Deed(self.ticket, self.deed.take()));
     }
 }
 
@@ -101,6 +111,7 @@ impl Seats {
             registry,
             taken: Slab::new(),
             space: vec![0; READ_BYTES],
+            tickets: 0,
             home,
             shutdown,
         }
@@ -151,8 +162,9 @@ impl Seats {
     pub fn receive(&mut self, back: Back) {
         self.look_up();
         match back {
-            Back::Deed(seat, Some(deed)) => self.guard(seat, |seats| seats.go_on(seat, deed)),
-            Back::Deed(seat, None) => drop(self.taken.try_remove(seat)),
+            Back::Deed(ticket, deed) => {
+                self.guard(ticket.seat, |seats| seats.go_on(ticket, deed));
+            }
             Back::Connection(stream, peer, held, since) => {
                 if *self.shutdown.borrow() {
                     return;
@@ -226,14 +238,20 @@ impl Seats {
             Ok(Step::Wait(begun, waiting)) => {
                 let mut kept = spare::take();
                 kept.extend_from_slice(heard);
+                self.tickets += 1;
+                let ticket = Ticket {
+                    seat: at,
+                    number: self.tickets,
+                };
                 seat.busy = Some(Busy {
+                    ticket,
                     heard: kept,
                     seen: None,
                 });
                 let (path, home) = (self.path.clone(), self.home.clone());
                 tokio::spawn(async move {
-                    let (seat, deed) = (at, None);
-                    let mut reply = Reply { home, seat, deed };
+                    let deed = None;
+                    let mut reply = Reply { home, ticket, deed };
                     reply.deed = Some(path.wait(begun, waiting).await);
                 });
             }
@@ -245,15 +263,17 @@ impl Seats {
     }
 
     /// What was waited for is there.
-    fn go_on(&mut self, at: usize, deed: Deed) {
+    fn go_on(&mut self, ticket: Ticket, deed: Option<Deed>) {
+        let at = ticket.seat;
         let Some(seat) = self.taken.get_mut(at) else {
             return;
         };
-        let Some(Busy { heard, seen }) = seat.busy.take() else {
+        let is_its = |busy: &mut Busy| busy.ticket == ticket;
+        let Some(Busy { heard, seen, .. }) = seat.busy.take_if(is_its) else {
             return;
         };
         match deed {
-            Deed::Send(begun, message) => {
+            Some(Deed::Send(begun, message)) => {
                 let behind = heard.get(begun.bytes..).unwrap_or_default();
                 self.send(at, begun, message, behind);
                 spare::give(heard);
@@ -261,23 +281,22 @@ impl Seats {
                     self.read(at, seen);
                 }
             }
-            Deed::HandOver(_) => self.leave(at, heard, Some(Step::Now(deed))),
+            Some(deed) => self.leave(at, heard, Some(Step::Now(deed))),
+            None => drop(self.taken.remove(at)),
         }
     }
 
     /// Answers the first request; `behind` is what has come after it.
-    fn send(&mut self, at: usize, begun: Begun, mut message: Message, behind: &[u8]) {
+    fn send(&mut self, at: usize, mut begun: Begun, mut message: Message, behind: &[u8]) {
         let Some(seat) = self.taken.get_mut(at) else {
             return;
         };
         let sent = match message.write_now(&mut seat.stream) {
             Ok(true) => Ok(()),
             Ok(false) => {
-                // The task takes the request off what was heard.
-                let mut heard = vec![0; begun.bytes];
-                heard.extend_from_slice(behind);
+                begun.bytes = 0;
                 let rest = Step::Now(Deed::Send(begun, message));
-                return self.leave(at, heard, Some(rest));
+                return self.leave(at, behind.to_vec(), Some(rest));
             }
             Err(error) => Err(error),
         };
@@ -376,6 +395,6 @@ mod tests {
 
     #[test]
     fn a_connection_that_waits_takes_little_room() {
-        assert!(size_of::<Seat>() <= 144, "{}", size_of::<Seat>());
+        assert!(size_of::<Seat>() <= 160, "{}", size_of::<Seat>());
     }
 }

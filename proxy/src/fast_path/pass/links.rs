@@ -113,21 +113,26 @@ mod tests {
         assert!(links.take(address).is_none());
         let mut others = Vec::new();
         let mut ports = Vec::new();
-        for _ in 0..4 {
-            let (link, other) = pair(&listener).await;
+        for number in 0..4 {
+            let (link, mut other) = pair(&listener).await;
             ports.push(link.local_addr().unwrap());
+            if number == 2 {
+                let unasked = b"HTTP/1.1 408 Request Timeout\r\n";
+                other.write_all(unasked).await.unwrap();
+            }
+            if number == 3 {
+                drop(other);
+            } else {
+                others.push(other);
+            }
+            if number >= 2 {
+                // What has come is noticed.
+                link.readable().await.unwrap();
+            }
             links.keep(address, link);
-            others.push(other);
         }
-        others.pop();
-        others[2]
-            .write_all(b"HTTP/1.1 408 Request Timeout\r\n")
-            .await
-            .unwrap();
         let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
         assert!(links.take(elsewhere).is_none());
-        // Until what has come is noticed.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         let taken = || links.take(address).map(|link| link.local_addr().unwrap());
         assert_eq!(
             [taken(), taken(), taken()],
