@@ -2,7 +2,7 @@
 //! session in the request.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -21,8 +21,8 @@ pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 pub(crate) const CHALLENGE_COOKIE: &str = "floodgate_challenge";
 
 /// The other end of a connection.
-pub(crate) fn peer(socket: Option<&SocketDigest>) -> Option<IpAddr> {
-    Some(socket?.peer_addr()?.as_inet()?.ip())
+pub(crate) fn peer(socket: Option<&SocketDigest>) -> Option<SocketAddr> {
+    socket?.peer_addr()?.as_inet().copied()
 }
 
 /// The client's address: the peer's, unless that is a trusted proxy; then the rightmost address in

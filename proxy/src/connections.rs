@@ -62,6 +62,7 @@ impl Connections {
         let trusted =
             |address: &IpAddr| self.trusted.iter().any(|network| network.contains(address));
         let network = address
+            .map(|address| address.to_canonical())
             .filter(|address| !trusted(address))
             .map(Network::from);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +126,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let peer = client::peer(stream.get_socket_digest().as_deref());
-        let _held = self.connections.hold(peer)?;
+        let _held = self.connections.hold(peer.map(|peer| peer.ip()))?;
         // Its own requests follow each other here, so that the place is held all along.
         let mut next = self.app.process_new(stream, shutdown).await;
         while let Some(stream) = next {
@@ -143,16 +144,21 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
 pub(crate) mod tests {
     use super::*;
 
-    /// Room for a few.
-    pub(crate) fn connections() -> Connections {
+    /// Room for so many, of any network.
+    pub(crate) fn connections(max: usize) -> Connections {
+        let max = u32::try_from(max).unwrap();
+        room((max, max))
+    }
+
+    fn room(max: (u32, u32)) -> Connections {
         let gauge = IntGauge::new("open", "open").unwrap();
         let refused = IntCounter::new("refused", "refused").unwrap();
-        Connections::new((5, 2), vec!["10.0.0.0/8".parse().unwrap()], gauge, refused)
+        Connections::new(max, vec!["10.0.0.0/8".parse().unwrap()], gauge, refused)
     }
 
     #[test]
     fn neither_a_crowd_nor_a_neighbour_takes_more_than_its_share() {
-        let connections = Arc::new(connections());
+        let connections = Arc::new(room((5, 2)));
         let hold = |address: &str| connections.hold(Some(address.parse().unwrap()));
         let first = hold("192.0.2.1").unwrap();
         let _second = hold("192.0.2.1").unwrap();
@@ -161,7 +167,8 @@ pub(crate) mod tests {
         let _again = hold("192.0.2.1").unwrap();
         // One /64 is one neighbour; a trusted proxy speaks for many.
         let _six = hold("2001:db8::1").unwrap();
-        let _proxied: Vec<_> = (0..2).map(|_| hold("10.1.1.1").unwrap()).collect();
+        let proxied = ["10.1.1.1", "::ffff:10.1.1.1"];
+        let _proxied = proxied.map(|address| hold(address).unwrap());
         assert!(hold("198.51.100.1").is_none());
         let (open, refused) = (connections.gauge.get(), connections.refused.get());
         assert_eq!((open, refused), (5, 2));

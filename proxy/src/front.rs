@@ -18,6 +18,10 @@ use crate::call::{self, Call};
 use crate::deadline;
 use crate::service::Service;
 
+/// What is collected before it is written, on a plain connection: the header of a short answer travels with its
+/// body. Longer writes are not copied.
+pub(crate) const WRITTEN_AT_ONCE: usize = 1 << 10;
+
 /// The application behind the listener.
 pub(crate) struct Front {
     proxy: Arc<HttpProxy<Service>>,

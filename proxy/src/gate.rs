@@ -158,11 +158,7 @@ fn by_itself<'a>(
     }
 }
 
-fn item<'a>(
-    edge: &Edge,
-    call: &Call,
-    key: item_cache::Key,
-) -> Result<Decision<'a>, Refusal> {
+fn item<'a>(edge: &Edge, call: &Call, key: item_cache::Key) -> Result<Decision<'a>, Refusal> {
     match shop::at_hand(edge, call, key) {
         Some(answer) => answer.map(Decision::Answer),
         None => Ok(Decision::Ask(Errand::Item(key))),

@@ -9,7 +9,7 @@ use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 
 /// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
-const BACKLOG: i32 = 65_535;
+pub(crate) const BACKLOG: i32 = 65_535;
 
 /// Opens so many at `address`, of which port 0 lets the system choose.
 ///
@@ -18,10 +18,11 @@ const BACKLOG: i32 = 65_535;
 pub(crate) fn open(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let first = socket(address)?;
     set_socket_reuseaddr(&first, true)?;
-    // The first one asks for the address alone; only then is it shared, with those of this process.
+    // The first one takes the address for itself alone. Only then is it shared: with sockets of the same user that
+    // ask to share it before they bind, as no edge's first one does.
     bind(&first, &address)?;
-    set_socket_reuseport(&first, true)?;
     listen(&first, BACKLOG)?;
+    set_socket_reuseport(&first, true)?;
     let first = TcpListener::from(first);
     let address = first.local_addr()?;
     let another = |_| {

@@ -26,7 +26,7 @@ use crate::drain::InFlight;
 use crate::edge::Edge;
 use crate::error::ProxyError;
 use crate::fast_path::{FastPath, Reactor};
-use crate::front::Front;
+use crate::front::{Front, WRITTEN_AT_ONCE};
 use crate::item_cache::{ItemCache, Source};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -37,10 +37,6 @@ use crate::tls::Tls;
 use crate::upstreams::Upstreams;
 use crate::workers::{self, Workers};
 use crate::{admin, forward, listeners, signals, tally};
-
-/// What Pingora collects before it writes: the header of a short answer travels with its body. Longer writes,
-/// as those of the fast path, are not copied.
-const WRITTEN_AT_ONCE: usize = 1 << 10;
 
 /// How long threads have, when stopping begins, to look at what has come.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -110,7 +106,9 @@ pub async fn start_with_clock(
     };
     let threads = workers::count(settings.edge.threads);
     let listeners = listeners::open(settings.listen, threads).map_err(failed)?;
-    let listen = listeners.first().map_or(Ok(settings.listen), TcpListener::local_addr);
+    let listen = listeners
+        .first()
+        .map_or(Ok(settings.listen), TcpListener::local_addr);
     let listen = listen.map_err(failed)?;
 
     let edge = Arc::new(build(settings, engine, clock)?);
@@ -343,7 +341,7 @@ mod tests {
                 listener,
                 tls: None,
                 edge: edge.clone(),
-                connections: Arc::new(connections()),
+                connections: Arc::new(connections(5)),
             };
             let (stopping, shutdown) = watch::channel(false);
             let accepting = tokio::spawn(accept(post, shutdown));

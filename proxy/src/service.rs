@@ -184,7 +184,7 @@ impl Service {
         if !call.passed {
             let digest = session.digest();
             let socket = digest.and_then(|digest| digest.socket_digest.as_deref());
-            let peer = client::peer(socket);
+            let peer = client::peer(socket).map(|peer| peer.ip());
             return call.arrive(gate::arrive(&self.0, &request, peer, call.now));
         }
         let route = routes::find(request.method, request.path).ok();

@@ -1,6 +1,5 @@
-//! The threads that serve. Each has a runtime, a queue and connections to order servers of its own; they
-//! share the listener: a connection stays on the thread that took it, and none waits in a queue that another
-//! thread empties.
+//! The threads that serve. Each has a listening socket, a runtime and connections to order servers of its own: a
+//! connection stays on the thread that took it, and none waits in a queue that another thread empties.
 
 use std::convert::Infallible;
 use std::io;
@@ -62,7 +61,7 @@ impl Workers {
         let allowed = sched_getaffinity(None)?;
         let processors = if pin { list(&allowed) } else { Vec::new() };
         for (number, post) in posts.into_iter().enumerate() {
-            let (serve, shutdown, mut end) = (serve.clone(), watch.clone(), end_watch.clone());
+            let (serve, shutdown, end) = (serve.clone(), watch.clone(), end_watch.clone());
             let (accepts, lives) = (accepts.clone(), lives.clone());
             let processor = processors.get(number % processors.len().max(1)).copied();
             let runtime = runtime(before_sleep, allowed)?;
@@ -73,8 +72,7 @@ impl Workers {
                 runtime.block_on(async move {
                     serve(post, shutdown).await;
                     drop(accepts);
-                    // An error means that nobody is left to say so.
-                    let _ = end.wait_for(|end| *end).await;
+                    told(end).await;
                 });
                 runtime.shutdown_background();
             })?;
@@ -95,6 +93,11 @@ impl Workers {
             tracing::warn!("a thread of the edge does not end");
         }
     }
+}
+
+/// Returns when the watch says so, or nobody is left to say so.
+pub(crate) async fn told(mut watch: watch::Receiver<bool>) {
+    let _ = watch.wait_for(|is_told| *is_told).await;
 }
 
 /// How many threads `threads` asks for: 0 stands for as many as the process may use processors at once, by
@@ -141,10 +144,6 @@ mod tests {
 
     use super::*;
 
-    async fn until(mut shutdown: ShutdownWatch) {
-        let _ = shutdown.wait_for(|shutdown| *shutdown).await;
-    }
-
     #[tokio::test]
     async fn what_was_spawned_goes_on_until_the_end() {
         let (names, mut named) = mpsc::unbounded_channel();
@@ -155,7 +154,7 @@ mod tests {
                 names.send(name).unwrap();
                 pending::<()>().await;
             });
-            until(shutdown).await;
+            told(shutdown).await;
         };
         let mut workers = Workers::start(posts, false, || (), serve).unwrap();
         let mut seen = Vec::new();
@@ -179,7 +178,7 @@ mod tests {
             false,
             || (),
             |lives, shutdown| async {
-                until(shutdown).await;
+                told(shutdown).await;
                 drop(lives);
             },
         );
@@ -197,7 +196,7 @@ mod tests {
         let serve = move |sender: mpsc::UnboundedSender<_>, shutdown| async move {
             let beside = tokio::task::spawn_blocking(processors).await;
             sender.send((processors(), beside.unwrap())).unwrap();
-            until(shutdown).await;
+            told(shutdown).await;
         };
         let workers = Workers::start(posts, true, || (), serve).unwrap();
         let mut seen = Vec::new();

@@ -18,7 +18,11 @@ pub const TOKEN_BYTES_MAX: usize = 1024;
 ///
 /// # Errors
 /// If the JWT library fails; it does not with HS256.
-pub(super) fn sign<T: Serialize>(ring: &KeyRing, kind: &str, claims: &T) -> Result<String, TokenFault> {
+pub(super) fn sign<T: Serialize>(
+    ring: &KeyRing,
+    kind: &str,
+    claims: &T,
+) -> Result<String, TokenFault> {
     let key = ring.active();
     let mut header = Header::new(Algorithm::HS256);
     header.typ = Some(kind.to_owned());

@@ -195,7 +195,13 @@ impl Measured {
                 rate.ok_or("nobody's rate is known")?
             }
         };
-        self.steady = Some(latency::measure(asked, setting, &servers.item, rate, &named)?);
+        self.steady = Some(latency::measure(
+            asked,
+            setting,
+            &servers.item,
+            rate,
+            &named,
+        )?);
         drop(servers);
         self.crowded = crowded::measure(asked, setting, rate)?;
         Ok(())

@@ -91,7 +91,9 @@ pub fn measure(
         for refused in &all {
             let table = compare(asked, setting, &refused.work, connections, &servers)?;
             measured.beside.push(refused.beside(&table, &item, &checks));
-            measured.tables.push(table.at_least(&[(lua_sale::NAME, GOAL)]));
+            measured
+                .tables
+                .push(table.at_least(&[(lua_sale::NAME, GOAL)]));
         }
         measured.tables.push(item);
     }

@@ -16,14 +16,15 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Room for the header of a short answer, so that it travels with its body. Longer writes are not collected.
-const COLLECTED: usize = 1 << 10;
+use crate::front::WRITTEN_AT_ONCE;
 
 /// The connection.
 #[derive(Debug)]
 pub(super) struct Lent {
     /// `None` when it has been given back.
     stream: Option<BufWriter<TcpStream>>,
+    /// Whether what is collected may be on its way in part.
+    is_stuck: bool,
     id: UniqueIDType,
     socket: Arc<SocketDigest>,
 }
@@ -36,7 +37,8 @@ impl Lent {
         // It has just been made: nobody has set anything before.
         let _ = socket.peer_addr.set(peer.map(Into::into));
         Box::new(Self {
-            stream: Some(BufWriter::with_capacity(COLLECTED, stream)),
+            stream: Some(BufWriter::with_capacity(WRITTEN_AT_ONCE, stream)),
+            is_stuck: false,
             id,
             socket: Arc::new(socket),
         })
@@ -45,10 +47,20 @@ impl Lent {
     /// What was lent; `None` if it is another one, or something of it was not written.
     pub fn back(stream: Stream) -> Option<TcpStream> {
         let mut lent = stream.into_any().downcast::<Self>().ok()?;
-        let stream = lent
-            .stream
-            .take_if(|stream| stream.buffer().is_empty())?;
+        let stream = lent.stream.take_if(|stream| stream.buffer().is_empty())?;
         Some(stream.into_inner())
+    }
+
+    /// Writes, by what `write` does.
+    fn poll<T>(
+        mut self: Pin<&mut Self>,
+        write: impl FnOnce(Pin<&mut BufWriter<TcpStream>>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let mut stream = self.as_mut().stream()?;
+        let written = write(stream.as_mut());
+        let is_stuck = written.is_pending() && !stream.buffer().is_empty();
+        self.is_stuck = is_stuck;
+        written
     }
 
     fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut BufWriter<TcpStream>>> {
@@ -62,7 +74,9 @@ impl Lent {
 /// Pingora drops a connection whose answer breaks off, and counts on this to write what it has collected.
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(stream) = &self.stream {
+        if let Some(stream) = &self.stream
+            && !self.is_stuck
+        {
             // What cannot be written at once is not.
             let _ = stream.get_ref().try_write(stream.buffer());
         }
@@ -85,15 +99,15 @@ impl AsyncWrite for Lent {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(context, bytes)
+        self.poll(|stream| stream.poll_write(context, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(context)
+        self.poll(|stream| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(context)
+        self.poll(|stream| stream.poll_shutdown(context))
     }
 
     fn poll_write_vectored(
@@ -101,7 +115,7 @@ impl AsyncWrite for Lent {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(context, bytes)
+        self.poll(|stream| stream.poll_write_vectored(context, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {

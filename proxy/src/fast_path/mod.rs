@@ -132,8 +132,8 @@ impl FastPath {
         self.links.clone()
     }
 
-    /// What is to be done about the first request in `heard`, which has arrived at that moment. Nothing is counted before it is whole, and
-    /// certain that it can be read in one way only.
+    /// What is to be done about the first request in `heard`, which has arrived at that moment. Nothing is counted
+    /// before it is whole, and certain that it can be read in one way only.
     fn step(&self, heard: &[u8], peer: Option<IpAddr>, moment: Moment) -> Result<Step, Missing> {
         let mut space = head::space();
         let body_max = self.edge.config.limits.body_max.0;

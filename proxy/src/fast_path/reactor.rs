@@ -6,14 +6,16 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Token};
 use pingora::server::ShutdownWatch;
+use rustix::io::Errno;
 use tokio::io::Interest as Watched;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +25,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::FastPath;
 use super::seats::{Back, Seats, Seen};
 use crate::connections::Connections;
+use crate::listeners::BACKLOG;
+use crate::workers;
 
 /// Most events that are taken up at once.
 const EVENTS_MAX: usize = 256;
@@ -32,6 +36,8 @@ const EVENTS_FEW: usize = 2;
 const TURNS_MAX: usize = 4;
 /// Most connections that are accepted in a row.
 const ACCEPTED_MAX: usize = 64;
+/// So many times in a row at the end: as many as may wait.
+const CLOSING_MAX: usize = BACKLOG as usize / ACCEPTED_MAX;
 /// How often it looks for connections that have idled too long, at most.
 const TICK_MIN: Duration = Duration::from_millis(10);
 /// And at least. Then, too, accepting is tried again where the system had no room for more.
@@ -49,6 +55,10 @@ pub(crate) struct Reactor {
     door: Option<Door>,
     /// Whether somebody may wait to be accepted.
     has_callers: bool,
+    /// Whether the system has no room for more connections just now.
+    is_short: bool,
+    /// Whether more connections may have something for it than it has seen.
+    has_more: bool,
     seats: Seats,
     backs: mpsc::UnboundedReceiver<Back>,
     ticks: Interval,
@@ -73,6 +83,18 @@ impl Reactor {
         open: oneshot::Sender<Infallible>,
         shutdown: &ShutdownWatch,
     ) -> io::Result<Self> {
+        Self::taking(EVENTS_MAX, path, connections, listener, open, shutdown)
+    }
+
+    /// One that takes up at most so many events at once: more than a few.
+    fn taking(
+        events_max: usize,
+        path: Arc<FastPath>,
+        connections: Arc<Connections>,
+        listener: std::net::TcpListener,
+        open: oneshot::Sender<Infallible>,
+        shutdown: &ShutdownWatch,
+    ) -> io::Result<Self> {
         let epoll = mio::Poll::new()?;
         let mut listener = TcpListener::from_std(listener);
         epoll
@@ -82,24 +104,22 @@ impl Reactor {
         let registry = epoll.registry().try_clone()?;
         let mut ticks = interval((path.idle_within / 4).clamp(TICK_MIN, TICK_MAX));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stopping = shutdown.clone();
         Ok(Self {
             seats: Seats::new(path.clone(), registry, home, shutdown.clone()),
             path,
             connections,
             epoll: watch(epoll)?,
-            events: Events::with_capacity(EVENTS_MAX),
+            events: Events::with_capacity(events_max),
             door: Some(Door {
                 listener,
                 _open: open,
             }),
             has_callers: true,
+            is_short: false,
+            has_more: true,
             backs,
             ticks,
-            stop: Box::pin(async move {
-                // An error means that nobody is left to say so.
-                let _ = stopping.wait_for(|stopping| *stopping).await;
-            }),
+            stop: Box::pin(workers::told(shutdown.clone())),
         })
     }
 
@@ -114,18 +134,20 @@ impl Reactor {
         while let Poll::Ready(Some(back)) = self.backs.poll_recv(context) {
             self.seats.receive(back);
         }
+        let mut is_time = false;
         while self.ticks.poll_tick(context).is_ready() {
-            self.has_callers = true;
-            if let Some(then) = Instant::now().checked_sub(self.path.idle_within) {
-                self.seats.close_since(then);
-            }
+            is_time = true;
+            (self.is_short, self.has_callers) = (false, true);
         }
-        let has_more = self.turns(context)?;
+        let is_done = self.turns(context)?;
+        // After what has come was looked at: who has just sent a request does not idle.
+        if let Some(then) = Instant::now().checked_sub(self.path.idle_within)
+            && is_time
+        {
+            self.seats.close_since(then);
+        }
         if self.door.is_some() && self.stop.as_mut().poll(context).is_ready() {
-            self.accept();
-            self.door = None;
-            // Who has sent a request by now gets an answer.
-            while self.take_up()? > 0 {}
+            self.close()?;
         }
         if self.door.is_none() {
             self.seats.close_idle();
@@ -133,29 +155,44 @@ impl Reactor {
                 return Poll::Ready(Ok(()));
             }
         }
-        if has_more {
+        if !is_done {
             // Goes on when the runtime has looked what else there is.
             let _ = pin!(yield_now()).poll(context);
         }
         Poll::Pending
     }
 
-    /// Takes up what there is. Returns whether there may be more; if not, the task is woken when there is.
+    /// Takes up what there is. Returns whether that is all: then the task is woken when there is more. What is
+    /// left behind makes the epoll instance ready for nobody.
     fn turns(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
-        let mut count = 0;
         for _ in 0..TURNS_MAX {
             match self.epoll.poll_read_ready_mut(context) {
                 // What comes from now on makes it ready anew.
                 Poll::Ready(ready) => ready?.clear_ready(),
-                Poll::Pending if count <= EVENTS_FEW && !self.has_callers => return Ok(false),
+                Poll::Pending if !self.has_more && !self.has_callers => return Ok(true),
                 Poll::Pending => {}
             }
-            count = self.take_up()?;
+            self.has_more = self.take_up()? > EVENTS_FEW;
             if self.has_callers {
                 self.accept();
             }
         }
-        Ok(true)
+        Ok(false)
+    }
+
+    /// Accepts no more. Who has sent a request by now gets an answer.
+    fn close(&mut self) -> io::Result<()> {
+        self.has_callers = true;
+        for _ in 0..CLOSING_MAX {
+            if !self.has_callers {
+                break;
+            }
+            self.accept();
+        }
+        self.door = None;
+        // Each answer is the last on its connection, so this has an end.
+        while self.take_up()? > 0 {}
+        Ok(())
     }
 
     /// Serves the connections on which something has been seen; returns how many there were.
@@ -173,7 +210,7 @@ impl Reactor {
         for event in &self.events {
             count += 1;
             match event.token() {
-                LISTENER => self.has_callers = true,
+                LISTENER => self.has_callers = !self.is_short,
                 Token(seat) if event.is_read_closed() => self.seats.see(seat, Seen::End),
                 Token(seat) => self.seats.see(seat, Seen::Bytes),
             }
@@ -183,32 +220,38 @@ impl Reactor {
 
     /// Accepts some of those who wait.
     fn accept(&mut self) {
-        let Some(Door { listener, .. }) = &self.door else {
-            self.has_callers = false;
-            return;
-        };
         for _ in 0..ACCEPTED_MAX {
+            let Some(Door { listener, .. }) = &self.door else {
+                self.has_callers = false;
+                return;
+            };
             let taken_in = match listener.accept() {
-                Ok((stream, peer)) => match self.connections.hold(Some(peer.ip())) {
-                    Some(held) => stream
-                        .set_nodelay(true)
-                        .and_then(|()| self.seats.take_in(stream, peer, held, Instant::now())),
-                    None => Ok(()),
-                },
+                Ok((stream, peer)) => self.welcome(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.has_callers = false;
                     return;
                 }
                 Err(error) => Err(error),
             };
+            // Any other error is that of one connection, which is over.
             if let Err(error) = taken_in
-                && !is_of_one(&error)
+                && is_short(&error)
             {
                 tracing::warn!(%error, "no connection can be accepted for a moment");
-                self.has_callers = false;
+                (self.is_short, self.has_callers) = (true, false);
                 return;
             }
         }
+    }
+
+    fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let Some(held) = self.connections.hold(Some(peer.ip())) else {
+            return Ok(());
+        };
+        stream.set_nodelay(true)?;
+        self.seats
+            .take_in(stream, peer, held, Instant::now())
+            .map(|_| ())
     }
 }
 
@@ -220,21 +263,117 @@ fn watch(epoll: mio::Poll) -> io::Result<AsyncFd<mio::Poll>> {
     AsyncFd::with_interest(epoll, Watched::READABLE)
 }
 
-/// Whether an error concerns one connection only, which is over.
-fn is_of_one(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, InvalidInput,
-        NetworkDown, NetworkUnreachable, NotConnected,
-    };
+/// Whether the system has too little of something for one more connection.
+fn is_short(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
     matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | InvalidInput
-            | NetworkDown
-            | NetworkUnreachable
-            | NotConnected
+        errno,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::connections::tests::connections;
+    use crate::fast_path::tests::fast_path;
+
+    const REQUEST: &[u8] = b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n";
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A reactor that takes up only a few events at once, where it listens, and what says that it no longer does.
+    fn reactor(
+        files: &tempfile::TempDir,
+        room: usize,
+        shutdown: &ShutdownWatch,
+    ) -> (Reactor, net::SocketAddr, oneshot::Receiver<Infallible>) {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (open, closed) = oneshot::channel();
+        let connections = Arc::new(connections(room));
+        let path = Arc::new(fast_path(files));
+        let reactor = Reactor::taking(EVENTS_FEW + 1, path, connections, listener, open, shutdown);
+        (reactor.unwrap(), address, closed)
+    }
+
+    /// More come at once than are taken up in a row. Nothing else happens on the thread that could wake it.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_behind_is_taken_up_without_being_asked_again() {
+        let files = tempfile::tempdir().unwrap();
+        let (_stopping, shutdown) = watch::channel(false);
+        let (reactor, address, _closed) = reactor(&files, 100, &shutdown);
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            let mut client = net::TcpStream::connect(address).unwrap();
+            client.write_all(REQUEST).unwrap();
+            client.set_nonblocking(true).unwrap();
+            clients.push(client);
+        }
+        let mut run = Box::pin(reactor.run());
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut seen = 0;
+        loop {
+            assert!(run.as_mut().poll(&mut context).is_pending());
+            // The runtime looks what there is, but no time passes.
+            tokio::task::yield_now().await;
+            let before = std::mem::replace(&mut seen, woken.0.load(Ordering::SeqCst));
+            if before == seen {
+                break;
+            }
+        }
+        for client in &mut clients {
+            assert!(client.read(&mut [0; 512]).unwrap() > 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_called_before_the_end_is_answered() {
+        let files = tempfile::tempdir().unwrap();
+        let (stopping, shutdown) = watch::channel(false);
+        let (reactor, address, closed) = reactor(&files, 200, &shutdown);
+        let mut clients = Vec::new();
+        for _ in 0..100 {
+            let mut client = net::TcpStream::connect(address).unwrap();
+            client.write_all(REQUEST).unwrap();
+            clients.push(client);
+        }
+        reactor.path.edge.in_flight.begin_drain();
+        stopping.send_replace(true);
+        reactor.run().await;
+        assert!(closed.await.is_err());
+        for mut client in clients {
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 404 "));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_ends_says_so() {
+        let files = tempfile::tempdir().unwrap();
+        let (_stopping, shutdown) = watch::channel(false);
+        let (reactor, _, mut closed) = reactor(&files, 1, &shutdown);
+        let running = tokio::spawn(reactor.run());
+        tokio::task::yield_now().await;
+        assert!(closed.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        running.abort();
+        assert!(closed.await.is_err());
+    }
 }

@@ -63,7 +63,7 @@ struct Busy {
 /// Which wait it is: a seat that has been given up may have been taken by another one since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
-    seat: usize,
+    at: usize,
     number: u64,
 }
 
@@ -128,7 +128,7 @@ impl Seats {
         self.taken.is_empty()
     }
 
-    /// Takes in a connection that waits for a request.
+    /// Takes in a connection that waits for a request, and tells its seat.
     ///
     /// # Errors
     /// If the system does not watch it.
@@ -138,11 +138,11 @@ impl Seats {
         peer: SocketAddr,
         held: Held,
         since: Instant,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let place = self.taken.vacant_entry();
-        let token = Token(place.key());
+        let at = place.key();
         self.registry
-            .register(&mut stream, token, Interest::READABLE)?;
+            .register(&mut stream, Token(at), Interest::READABLE)?;
         place.insert(Seat {
             stream,
             peer,
@@ -150,12 +150,12 @@ impl Seats {
             since,
             busy: None,
         });
-        Ok(())
+        Ok(at)
     }
 
-    /// Something was seen on the connection with that seat. Where there is none any more, nothing was.
-    pub fn see(&mut self, seat: usize, seen: Seen) {
-        self.guard(seat, |seats| seats.read(seat, seen));
+    /// Something was seen on the connection at that seat. Where there is none any more, nothing was.
+    pub fn see(&mut self, at: usize, seen: Seen) {
+        self.guard(at, |seats| seats.read(at, seen));
     }
 
     /// What a task sends.
@@ -163,14 +163,14 @@ impl Seats {
         self.look_up();
         match back {
             Back::Deed(ticket, deed) => {
-                self.guard(ticket.seat, |seats| seats.go_on(ticket, deed));
+                self.guard(ticket.at, |seats| seats.go_on(ticket, deed));
             }
             Back::Connection(stream, peer, held, since) => {
-                if *self.shutdown.borrow() {
-                    return;
-                }
-                if let Err(error) = self.take_in(TcpStream::from_std(stream), peer, held, since) {
-                    tracing::warn!(%error, "a connection cannot be kept");
+                match self.take_in(TcpStream::from_std(stream), peer, held, since) {
+                    // When all that idle are closed, this is looked at before.
+                    Ok(at) if *self.shutdown.borrow() => self.see(at, Seen::Bytes),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "a connection cannot be kept"),
                 }
             }
         }
@@ -188,10 +188,10 @@ impl Seats {
     }
 
     /// A panic is a fault of ours. It ends one connection, not all of the thread.
-    fn guard(&mut self, seat: usize, act: impl FnOnce(&mut Self)) {
+    fn guard(&mut self, at: usize, act: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
             tracing::error!("a request could not be served: its connection is closed");
-            self.taken.try_remove(seat);
+            self.taken.try_remove(at);
         }
     }
 
@@ -227,22 +227,15 @@ impl Seats {
         let peer = Some(seat.peer.ip());
         match self.path.step(heard, peer, self.moment) {
             Ok(Step::Now(Deed::Send(begun, message))) => {
-                let bytes = begun.bytes;
-                if bytes == count {
-                    self.send(at, begun, message, &[]);
-                } else {
-                    let behind = heard.get(bytes..).unwrap_or_default().to_vec();
-                    self.send(at, begun, message, &behind);
-                }
+                let behind = heard.get(begun.bytes..).unwrap_or_default().to_vec();
+                self.send(at, begun, message, behind);
             }
             Ok(Step::Wait(begun, waiting)) => {
                 let mut kept = spare::take();
                 kept.extend_from_slice(heard);
                 self.tickets += 1;
-                let ticket = Ticket {
-                    seat: at,
-                    number: self.tickets,
-                };
+                let number = self.tickets;
+                let ticket = Ticket { at, number };
                 seat.busy = Some(Busy {
                     ticket,
                     heard: kept,
@@ -264,7 +257,7 @@ impl Seats {
 
     /// What was waited for is there.
     fn go_on(&mut self, ticket: Ticket, deed: Option<Deed>) {
-        let at = ticket.seat;
+        let at = ticket.at;
         let Some(seat) = self.taken.get_mut(at) else {
             return;
         };
@@ -274,9 +267,9 @@ impl Seats {
         };
         match deed {
             Some(Deed::Send(begun, message)) => {
-                let behind = heard.get(begun.bytes..).unwrap_or_default();
-                self.send(at, begun, message, behind);
+                let behind = heard.get(begun.bytes..).unwrap_or_default().to_vec();
                 spare::give(heard);
+                self.send(at, begun, message, behind);
                 if let Some(seen) = seen {
                     self.read(at, seen);
                 }
@@ -287,16 +280,17 @@ impl Seats {
     }
 
     /// Answers the first request; `behind` is what has come after it.
-    fn send(&mut self, at: usize, mut begun: Begun, mut message: Message, behind: &[u8]) {
+    fn send(&mut self, at: usize, mut begun: Begun, mut message: Message, behind: Vec<u8>) {
         let Some(seat) = self.taken.get_mut(at) else {
             return;
         };
         let sent = match message.write_now(&mut seat.stream) {
             Ok(true) => Ok(()),
             Ok(false) => {
+                // The task hears only what came after it.
                 begun.bytes = 0;
                 let rest = Step::Now(Deed::Send(begun, message));
-                return self.leave(at, behind.to_vec(), Some(rest));
+                return self.leave(at, behind, Some(rest));
             }
             Err(error) => Err(error),
         };
@@ -304,7 +298,7 @@ impl Seats {
             Ok(now) => {
                 seat.since = now;
                 if !behind.is_empty() {
-                    self.leave(at, behind.to_vec(), None);
+                    self.leave(at, behind, None);
                 }
             }
             Err(ended) => {
@@ -352,45 +346,121 @@ impl Seats {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::TcpListener;
 
     use mio::Poll;
     use tokio::sync::watch;
 
     use super::*;
+    use crate::connections::Connections;
     use crate::connections::tests::connections;
     use crate::fast_path::tests::fast_path;
 
+    const REQUEST: &[u8] = b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n";
+    const ASKED: &[u8] = b"GET /item/get?id=3 HTTP/1.1\r\nHost: shop\r\n\r\n";
+
+    struct Room {
+        seats: Seats,
+        backs: mpsc::UnboundedReceiver<Back>,
+        listener: TcpListener,
+        connections: Arc<Connections>,
+        _epoll: Poll,
+        _files: tempfile::TempDir,
+        _stopping: watch::Sender<bool>,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            let files = tempfile::tempdir().unwrap();
+            let epoll = Poll::new().unwrap();
+            let (home, backs) = mpsc::unbounded_channel();
+            let (stopping, shutdown) = watch::channel(false);
+            let path = Arc::new(fast_path(&files));
+            let registry = epoll.registry().try_clone().unwrap();
+            Self {
+                seats: Seats::new(path, registry, home, shutdown),
+                backs,
+                listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+                connections: Arc::new(connections(5)),
+                _epoll: epoll,
+                _files: files,
+                _stopping: stopping,
+            }
+        }
+
+        /// A client, and his seat.
+        fn client(&mut self) -> (net::TcpStream, usize) {
+            let address = self.listener.local_addr().unwrap();
+            let client = net::TcpStream::connect(address).unwrap();
+            let (stream, peer) = self.listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let held = self.connections.hold(Some(peer.ip())).unwrap();
+            let stream = TcpStream::from_std(stream);
+            let at = self.seats.take_in(stream, peer, held, Instant::now());
+            (client, at.unwrap())
+        }
+
+        fn ask(&mut self, (client, at): &mut (net::TcpStream, usize), request: &[u8]) {
+            client.write_all(request).unwrap();
+            self.seats.see(*at, Seen::Bytes);
+        }
+    }
+
+    fn status(client: &mut net::TcpStream) -> [u8; 12] {
+        let mut status = [0; 12];
+        client.read_exact(&mut status).unwrap();
+        status
+    }
+
+    fn is_closed(client: &mut net::TcpStream) -> bool {
+        matches!(client.read(&mut [0]), Ok(0))
+    }
+
     #[tokio::test]
     async fn a_fault_of_ours_ends_one_connection() {
-        let files = tempfile::tempdir().unwrap();
-        let epoll = Poll::new().unwrap();
-        let (home, _backs) = mpsc::unbounded_channel();
-        let (_stopping, shutdown) = watch::channel(false);
-        let path = Arc::new(fast_path(&files));
-        let registry = epoll.registry().try_clone().unwrap();
-        let mut seats = Seats::new(path, registry, home, shutdown);
-        let connections = Arc::new(connections());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut clients = Vec::new();
-        for _ in 0..2 {
-            clients.push(net::TcpStream::connect(listener.local_addr().unwrap()).unwrap());
-            let (stream, peer) = listener.accept().unwrap();
-            stream.set_nonblocking(true).unwrap();
-            let held = connections.hold(Some(peer.ip())).unwrap();
-            let taken = seats.take_in(TcpStream::from_std(stream), peer, held, Instant::now());
-            taken.unwrap();
-        }
-        seats.guard(0, |_| panic!("a fault of ours"));
-        assert_eq!(clients[0].read(&mut [0]).unwrap(), 0, "it is closed");
-        io::Write::write_all(&mut clients[1], b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n").unwrap();
+        let mut room = Room::new();
+        let (mut first, mut second) = (room.client(), room.client());
+        room.seats.guard(first.1, |_| panic!("a fault of ours"));
+        assert!(is_closed(&mut first.0));
         // Nobody has that seat any more.
-        seats.see(0, Seen::Bytes);
-        seats.see(1, Seen::Bytes);
-        let mut status = [0; 12];
-        clients[1].read_exact(&mut status).unwrap();
-        assert_eq!(&status, b"HTTP/1.1 404");
-        assert!(!seats.is_empty());
+        room.seats.see(first.1, Seen::Bytes);
+        room.ask(&mut second, REQUEST);
+        assert_eq!(&status(&mut second.0), b"HTTP/1.1 404");
+    }
+
+    #[tokio::test]
+    async fn an_answer_goes_to_who_asked_or_to_nobody() {
+        let mut room = Room::new();
+        let mut first = room.client();
+        // There is no order server, so the item is asked for in vain.
+        room.ask(&mut first, ASKED);
+        let late = room.backs.recv().await.unwrap();
+        // Meanwhile the seat is another one's, who waits for something, too.
+        room.seats.taken.remove(first.1);
+        assert!(is_closed(&mut first.0));
+        let mut second = room.client();
+        assert_eq!(second.1, first.1);
+        room.ask(&mut second, ASKED);
+        room.seats.receive(late);
+        second.0.set_nonblocking(true).unwrap();
+        assert!(second.0.read(&mut [0]).is_err(), "nothing has come");
+        second.0.set_nonblocking(false).unwrap();
+        let own = room.backs.recv().await.unwrap();
+        room.seats.receive(own);
+        assert_eq!(&status(&mut second.0), b"HTTP/1.1 503");
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_fails_ends_its_connection() {
+        let mut room = Room::new();
+        let mut client = room.client();
+        room.ask(&mut client, ASKED);
+        let Some(Back::Deed(ticket, _)) = room.backs.recv().await else {
+            panic!("nothing was waited for");
+        };
+        room.seats.receive(Back::Deed(ticket, None));
+        assert!(is_closed(&mut client.0) && room.seats.is_empty());
     }
 
     #[test]

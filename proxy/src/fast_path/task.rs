@@ -1,7 +1,7 @@
 //! A connection with a task of its own: one whose client is slow, that more came on than one request, that
 //! Pingora is asked to serve, or that is encrypted.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,12 +36,12 @@ pub(super) struct Heard {
 
 /// A connection that can be lent to Pingora.
 trait Connection: AsyncRead + AsyncWrite + Unpin + Sized {
-    fn lend(self) -> Stream;
+    fn lend(self, peer: Option<SocketAddr>) -> Stream;
     fn back(stream: Stream) -> Option<Self>;
 }
 
 impl Connection for Stream {
-    fn lend(self) -> Stream {
+    fn lend(self, _peer: Option<SocketAddr>) -> Stream {
         self
     }
 
@@ -51,8 +51,7 @@ impl Connection for Stream {
 }
 
 impl Connection for TcpStream {
-    fn lend(self) -> Stream {
-        let peer = self.peer_addr().ok();
+    fn lend(self, peer: Option<SocketAddr>) -> Stream {
         Lent::out(self, peer)
     }
 
@@ -112,7 +111,7 @@ impl FastPath {
         shutdown: &ShutdownWatch,
     ) -> Option<TcpStream> {
         let mut patience = wait::patience(self.idle_within, shutdown);
-        let (peer, patience) = (Some(peer.ip()), &mut patience);
+        let (peer, patience) = (Some(peer), &mut patience);
         self.serve_some(stream, heard, first, patience, peer, shutdown)
             .await
     }
@@ -123,7 +122,7 @@ impl FastPath {
         heard: &mut Heard,
         mut first: Option<Step>,
         patience: &mut Patience<S>,
-        peer: Option<IpAddr>,
+        peer: Option<SocketAddr>,
         shutdown: &ShutdownWatch,
     ) -> Option<C> {
         loop {
@@ -138,7 +137,9 @@ impl FastPath {
             connection = match deed {
                 Deed::Send(begun, message) => self.send(connection, heard, begun, message).await?,
                 Deed::HandOver(call) => {
-                    Box::pin(self.hand_over(connection, heard, call, shutdown)).await?
+                    let stream = connection.lend(peer);
+                    let back = Box::pin(self.hand_over(stream, heard, call, shutdown)).await?;
+                    C::back(back)?
                 }
             };
             if heard.bytes.is_empty() {
@@ -156,8 +157,9 @@ impl FastPath {
         connection: &mut impl Connection,
         heard: &mut Heard,
         patience: &mut Patience<S>,
-        peer: Option<IpAddr>,
+        peer: Option<SocketAddr>,
     ) -> Option<Step> {
+        let peer = peer.map(|peer| peer.ip());
         patience.renew(heard.since, self.idle_within);
         let (mut has_begun, mut is_behind) = (false, false);
         loop {
@@ -205,19 +207,18 @@ impl FastPath {
     }
 
     /// Hands everything that was read to Pingora. Gives the connection back if it goes on.
-    async fn hand_over<C: Connection>(
+    async fn hand_over(
         &self,
-        connection: C,
+        stream: Stream,
         heard: &mut Heard,
         call: Option<Call>,
         shutdown: &ShutdownWatch,
-    ) -> Option<C> {
+    ) -> Option<Stream> {
         let mut read = BytesMut::with_capacity(heard.bytes.len() + READ_ON_BYTES);
         read.extend_from_slice(&heard.bytes);
         spare::give(std::mem::take(&mut heard.bytes));
-        let stream = connection.lend();
         let back = self.front.serve_one(stream, read, call, shutdown).await;
         heard.since = Instant::now();
-        C::back(back?)
+        back
     }
 }

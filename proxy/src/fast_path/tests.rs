@@ -73,7 +73,8 @@ async fn what_is_answered_from_memory_allocates_nothing() {
         ),
     ] {
         let request = format!("{request}Host: shop\r\n\r\n");
-        let serve = || match fast_path.step(request.as_bytes(), None, Moment::now(&fast_path.edge)) {
+        let serve = || match fast_path.step(request.as_bytes(), None, Moment::now(&fast_path.edge))
+        {
             Ok(Step::Now(Deed::Send(begun, mut message))) => {
                 assert_eq!(message.status, status, "{request}");
                 assert!(message.write_now(&mut io::sink()).unwrap());

@@ -11,12 +11,13 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::spare;
+use crate::workers;
 
 /// The most that is read at once.
 const READ_BYTES: usize = 8 << 10;
 
-/// When a wait ends without bytes. One for each connection, so that a request costs no timer and no place
-/// in a queue.
+/// When a wait ends without bytes. One for as long as a task serves a connection, so that a request costs no timer
+/// and no place in a queue.
 pub(super) struct Patience<S> {
     /// Rings at `due` or before it.
     alarm: Pin<Box<Sleep>>,
@@ -33,15 +34,11 @@ pub(super) fn patience(
     within: Duration,
     shutdown: &ShutdownWatch,
 ) -> Patience<impl Future<Output = ()> + Send + use<>> {
-    let mut stopping = shutdown.clone();
     let due = Instant::now() + within;
     Patience {
         alarm: Box::pin(sleep_until(due)),
         due,
-        stop: Box::pin(async move {
-            // An error means that nobody is left to say so.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        }),
+        stop: Box::pin(workers::told(shutdown.clone())),
         is_stopping: false,
         shutdown: shutdown.clone(),
         sleeper: None,

@@ -209,7 +209,10 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\nContent-Type: "));
         assert!(head.contains("\r\nRetry-After: 5\r\nContent-Length: "));
         assert!(head.ends_with(" GMT\r\nConnection: close"));
-        assert_eq!((body.len(), body.as_bytes()), (message.body_bytes, &*refusal.body));
+        assert_eq!(
+            (body.len(), body.as_bytes()),
+            (message.body_bytes, &*refusal.body)
+        );
     }
 
     /// Takes a little, then nothing, then a little.
@@ -235,7 +238,11 @@ mod tests {
     fn what_is_written_in_pieces_is_what_is_written_at_once() {
         for length in [10, COPIED_MAX, COPIED_MAX + 1, 100_000] {
             let body: Bytes = (0..length).map(|n| n as u8).collect();
-            let page = Answer::new(StatusCode::OK, HeaderValue::from_static("a/b"), body.clone());
+            let page = Answer::new(
+                StatusCode::OK,
+                HeaderValue::from_static("a/b"),
+                body.clone(),
+            );
             let mut message = Message::of(&page, &Method::GET, true, Instant::now());
             let mut slow = Slow(Vec::new(), false);
             while !message.write_now(&mut slow).unwrap() {}

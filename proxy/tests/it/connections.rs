@@ -62,7 +62,9 @@ async fn a_connection_goes_on_whichever_way_its_requests_take() {
         for _ in 0..60 {
             // Mostly one at a time; now and then the next comes with it, or some of it is late.
             let count = 1 + dice.below(5) / 4;
-            let asked: Vec<_> = (0..count).map(|_| &kinds[dice.below(kinds.len())]).collect();
+            let asked: Vec<_> = (0..count)
+                .map(|_| &kinds[dice.below(kinds.len())])
+                .collect();
             let is_lone = count == 1 || asked.iter().all(|(text, _)| !text.contains("chunked"));
             let sent: String = asked.iter().map(|(text, _)| text.as_str()).collect();
             if is_lone && dice.below(4) == 0 {
@@ -92,7 +94,10 @@ async fn a_connection_goes_on_whichever_way_its_requests_take() {
 #[tokio::test]
 async fn what_comes_while_an_order_is_waited_for_is_answered_after_it() {
     let peer = Peer::start().await;
-    let shop = Plan::new(&[&peer]).start().await;
+    let mut plan = Plan::new(&[&peer]);
+    // What one thread has answered, it has seen after what came before.
+    plan.edge.threads = 1;
+    let shop = plan.start().await;
     let mut wire = Wire::connect(shop.edge.listen).await;
     for _ in 0..3 {
         peer.set(Mode::Hold);
@@ -110,6 +115,48 @@ async fn what_comes_while_an_order_is_waited_for_is_answered_after_it() {
         }
         assert_eq!(statuses, [200, 404]);
     }
+}
+
+#[tokio::test]
+async fn there_are_no_more_connections_than_there_may_be_and_each_place_is_given_back() {
+    let peer = Peer::start().await;
+    let mut plan = Plan::new(&[&peer]);
+    plan.edge.limits.connections_per_address_max = 2;
+    plan.edge.limits.idle_timeout = Millis::new(300);
+    plan.edge.limits.read_timeout = Millis::new(300);
+    let shop = plan.start().await;
+    let listen = shop.edge.listen;
+    // Each ends in another way.
+    let closing = "Connection: close\r\n";
+    for request in [
+        String::new(),
+        "GET /".to_owned(),
+        get("/", ""),
+        get("/", closing),
+        get("/resources/none.html", closing),
+        get("/%69tem", closing),
+        get("/%69tem", ""),
+        get("/", "").repeat(3),
+        order(1),
+    ] {
+        until(async || open(&shop).await == Some(0)).await;
+        let mut both = [Wire::connect(listen).await, Wire::connect(listen).await];
+        until(async || open(&shop).await == Some(2)).await;
+        let mut third = Wire::connect(listen).await;
+        assert_eq!(
+            timeout(SOON, third.rest()).await.unwrap(),
+            b"",
+            "closed at once"
+        );
+        for wire in &mut both {
+            wire.send(&request).await;
+        }
+        let [mut first, second] = both;
+        // One client goes away, the other waits until he is let go.
+        drop(second);
+        timeout(SOON, first.rest()).await.unwrap();
+    }
+    until(async || open(&shop).await == Some(0)).await;
 }
 
 #[tokio::test]
