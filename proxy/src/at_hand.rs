@@ -1,18 +1,17 @@
 //! A few values that many read and few replace: found without a lock.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 /// The values.
 pub(crate) struct AtHand<K, V> {
-    values: ArcSwap<HashMap<K, Arc<V>>>,
+    /// By key: to be found sooner than by a hash, so few are they.
+    values: ArcSwap<Vec<(K, Arc<V>)>>,
     max: usize,
 }
 
-impl<K: Copy + Eq + Hash, V> AtHand<K, V> {
+impl<K: Copy + Ord, V> AtHand<K, V> {
     /// Holds at most `max` values.
     pub fn new(max: usize) -> Self {
         Self {
@@ -23,35 +22,38 @@ impl<K: Copy + Eq + Hash, V> AtHand<K, V> {
 
     /// Looks at a value. It is not given out: threads that share one would count each other's copies.
     pub fn with<T>(&self, key: K, look: impl FnOnce(&Arc<V>) -> T) -> Option<T> {
-        self.values.load().get(&key).map(look)
+        let values = self.values.load();
+        let at = place(&values, key).ok()?;
+        values.get(at).map(|(_, value)| look(value))
     }
 
     /// Lays a value where the one before was, unless that `is_newer`. Where all places are taken, all are
     /// cleared: what is asked for often is soon back.
     pub fn lay(&self, key: K, value: &Arc<V>, is_newer: impl Fn(&V) -> bool) {
         self.values.rcu(|values| {
-            let known = values.get(&key);
-            if known.is_some_and(|known| is_newer(known)) {
-                return values.clone();
+            let mut new = Vec::clone(values);
+            match place(values, key) {
+                Ok(at) if is_newer(&values[at].1) => return values.clone(),
+                Ok(at) => new[at].1 = value.clone(),
+                Err(_) if values.len() >= self.max => new = vec![(key, value.clone())],
+                Err(at) => new.insert(at, (key, value.clone())),
             }
-            let is_full = values.len() >= self.max && known.is_none();
-            let mut values = if is_full {
-                HashMap::new()
-            } else {
-                HashMap::clone(values)
-            };
-            values.insert(key, value.clone());
-            Arc::new(values)
+            Arc::new(new)
         });
     }
 
     pub fn forget(&self, key: K) {
         self.values.rcu(|values| {
-            let mut values = HashMap::clone(values);
-            values.remove(&key);
+            let mut values = Vec::clone(values);
+            values.retain(|(known, _)| *known != key);
             values
         });
     }
+}
+
+/// Where a key is, or would be.
+fn place<K: Copy + Ord, V>(values: &[(K, V)], key: K) -> Result<usize, usize> {
+    values.binary_search_by_key(&key, |(key, _)| *key)
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ pub(crate) fn peer(socket: Option<&SocketDigest>) -> Option<SocketAddr> {
 pub(crate) fn address(peer: IpAddr, header: Header<'_>, trusted: &[IpNet]) -> IpAddr {
     let vouched = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let mut client = peer.to_canonical();
+    if !vouched(client) {
+        return client;
+    }
     for hop in header
         .all(&FORWARDED_FOR)
         .rev()

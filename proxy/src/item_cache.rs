@@ -32,7 +32,7 @@ const ABSENT_MAX: u64 = 1_000;
 const AT_HAND_MAX: u64 = 256;
 
 /// What is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Key {
     Item(ItemId),
     List,

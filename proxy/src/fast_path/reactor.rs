@@ -28,12 +28,8 @@ use crate::connections::Connections;
 use crate::listeners::BACKLOG;
 use crate::workers;
 
-/// Most events that are taken up at once.
-const EVENTS_MAX: usize = 256;
-/// Where more than this came at once, there is likely to be more when that has been served.
-const EVENTS_FEW: usize = 2;
-/// After so many turns, what else the thread has to do has its own.
-const TURNS_MAX: usize = 4;
+/// When so many connections have been served, what else the thread has to do has its turn.
+const TURN_MAX: usize = 256;
 /// Most connections that are accepted in a row.
 const ACCEPTED_MAX: usize = 64;
 /// So many times in a row at the end: as many as may wait.
@@ -51,6 +47,8 @@ pub(crate) struct Reactor {
     connections: Arc<Connections>,
     epoll: AsyncFd<mio::Poll>,
     events: Events,
+    /// How many connections may be served in a row.
+    turn_max: usize,
     /// `None` once it accepts no more.
     door: Option<Door>,
     /// Whether somebody may wait to be accepted.
@@ -83,12 +81,11 @@ impl Reactor {
         open: oneshot::Sender<Infallible>,
         shutdown: &ShutdownWatch,
     ) -> io::Result<Self> {
-        Self::taking(EVENTS_MAX, path, connections, listener, open, shutdown)
+        Self::with_turns(TURN_MAX, path, connections, listener, open, shutdown)
     }
 
-    /// One that takes up at most so many events at once: more than a few.
-    fn taking(
-        events_max: usize,
+    fn with_turns(
+        turn_max: usize,
         path: Arc<FastPath>,
         connections: Arc<Connections>,
         listener: std::net::TcpListener,
@@ -109,7 +106,8 @@ impl Reactor {
             path,
             connections,
             epoll: watch(epoll)?,
-            events: Events::with_capacity(events_max),
+            events: Events::with_capacity(turn_max),
+            turn_max,
             door: Some(Door {
                 listener,
                 _open: open,
@@ -139,7 +137,7 @@ impl Reactor {
             is_time = true;
             (self.is_short, self.has_callers) = (false, true);
         }
-        let is_done = self.turns(context)?;
+        let is_done = self.turn(context)?;
         // After what has come was looked at: who has just sent a request does not idle.
         if let Some(then) = Instant::now().checked_sub(self.path.idle_within)
             && is_time
@@ -164,17 +162,21 @@ impl Reactor {
 
     /// Takes up what there is. Returns whether that is all: then the task is woken when there is more. What is
     /// left behind makes the epoll instance ready for nobody.
-    fn turns(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
-        for _ in 0..TURNS_MAX {
+    fn turn(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
+        let mut taken = 0;
+        while taken < self.turn_max {
             match self.epoll.poll_read_ready_mut(context) {
                 // What comes from now on makes it ready anew.
                 Poll::Ready(ready) => ready?.clear_ready(),
                 Poll::Pending if !self.has_more && !self.has_callers => return Ok(true),
                 Poll::Pending => {}
             }
-            self.has_more = self.take_up()? > EVENTS_FEW;
+            let count = self.take_up()?;
+            // To look once more costs less than to wait for nothing.
+            self.has_more = count > 0;
+            taken += count;
             if self.has_callers {
-                self.accept();
+                taken += self.accept();
             }
         }
         Ok(false)
@@ -218,18 +220,18 @@ impl Reactor {
         Ok(count)
     }
 
-    /// Accepts some of those who wait.
-    fn accept(&mut self) {
-        for _ in 0..ACCEPTED_MAX {
+    /// Accepts some of those who wait; returns how many.
+    fn accept(&mut self) -> usize {
+        for count in 0..ACCEPTED_MAX {
             let Some(Door { listener, .. }) = &self.door else {
                 self.has_callers = false;
-                return;
+                return count;
             };
             let taken_in = match listener.accept() {
                 Ok((stream, peer)) => self.welcome(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.has_callers = false;
-                    return;
+                    return count;
                 }
                 Err(error) => Err(error),
             };
@@ -239,9 +241,10 @@ impl Reactor {
             {
                 tracing::warn!(%error, "no connection can be accepted for a moment");
                 (self.is_short, self.has_callers) = (true, false);
-                return;
+                return count;
             }
         }
+        ACCEPTED_MAX
     }
 
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
@@ -295,7 +298,7 @@ mod tests {
         }
     }
 
-    /// A reactor that takes up only a few events at once, where it listens, and what says that it no longer does.
+    /// A reactor that serves only a few in a row, where it listens, and what says that it no longer does.
     fn reactor(
         files: &tempfile::TempDir,
         room: usize,
@@ -307,7 +310,7 @@ mod tests {
         let (open, closed) = oneshot::channel();
         let connections = Arc::new(connections(room));
         let path = Arc::new(fast_path(files));
-        let reactor = Reactor::taking(EVENTS_FEW + 1, path, connections, listener, open, shutdown);
+        let reactor = Reactor::with_turns(8, path, connections, listener, open, shutdown);
         (reactor.unwrap(), address, closed)
     }
 

@@ -349,6 +349,7 @@ mod tests {
     use std::io::Write as _;
     use std::net::TcpListener;
 
+    use allocation_counter::measure;
     use mio::Poll;
     use tokio::sync::watch;
 
@@ -356,6 +357,7 @@ mod tests {
     use crate::connections::Connections;
     use crate::connections::tests::connections;
     use crate::fast_path::tests::fast_path;
+    use crate::tally;
 
     const REQUEST: &[u8] = b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n";
     const ASKED: &[u8] = b"GET /item/get?id=3 HTTP/1.1\r\nHost: shop\r\n\r\n";
@@ -415,6 +417,21 @@ mod tests {
 
     fn is_closed(client: &mut net::TcpStream) -> bool {
         matches!(client.read(&mut [0]), Ok(0))
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_at_once_allocates_nothing() {
+        let mut room = Room::new();
+        tally::begin(room.seats.path.edge.metrics.clone());
+        let mut client = room.client();
+        for round in 0..3 {
+            client.0.write_all(REQUEST).unwrap();
+            let counted = measure(|| room.seats.see(client.1, Seen::Bytes));
+            let mut answer = [0; 1 << 10];
+            assert!(client.0.read(&mut answer).unwrap() > 12);
+            // The first ones are met, written, or remembered.
+            assert!(round < 2 || counted.count_total == 0, "{counted:?}");
+        }
     }
 
     #[tokio::test]
