@@ -139,9 +139,7 @@ impl Reactor {
         }
         let is_done = self.turn(context)?;
         // After what has come was looked at: who has just sent a request does not idle.
-        if let Some(then) = Instant::now().checked_sub(self.path.idle_within)
-            && is_time
-        {
+        if is_time && let Some(then) = Instant::now().checked_sub(self.path.idle_within) {
             self.seats.close_since(then);
         }
         if self.door.is_some() && self.stop.as_mut().poll(context).is_ready() {
