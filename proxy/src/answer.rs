@@ -61,13 +61,13 @@ impl Lasting {
 /// An answer that was made for one request, or one that is kept for many. What is kept is not copied: threads
 /// that share it would count each other's copies.
 #[derive(Debug)]
-pub(crate) enum Told<'a> {
+pub(crate) enum OwnOrKept<'a> {
     Own(Answer),
     Kept(&'a Answer),
     Lasting(Guard<Arc<Lasting>>),
 }
 
-impl Deref for Told<'_> {
+impl Deref for OwnOrKept<'_> {
     type Target = Answer;
 
     fn deref(&self) -> &Answer {

@@ -15,7 +15,7 @@ use lua_free_rules::units::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::answer::{Answer, Told};
+use crate::answer::{Answer, OwnOrKept};
 use crate::call::Call;
 use crate::edge::Edge;
 use crate::limits::{Key, Network};
@@ -34,7 +34,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Debug)]
 pub(crate) enum Decision<'a> {
     /// The edge answers by itself.
-    Answer(Told<'a>),
+    Answer(OwnOrKept<'a>),
     /// It does, once it has what it needs.
     Ask(Errand),
     /// An order server answers.
@@ -70,7 +70,7 @@ impl Decision<'_> {
 
 impl From<Answer> for Decision<'_> {
     fn from(answer: Answer) -> Self {
-        Self::Answer(Told::Own(answer))
+        Self::Answer(OwnOrKept::Own(answer))
     }
 }
 
@@ -138,7 +138,7 @@ fn by_itself<'a>(
     match kind {
         Kind::Page => {
             let page = edge.pages.answer(request.path, request.header);
-            Ok(Decision::Answer(Told::Kept(page)))
+            Ok(Decision::Answer(OwnOrKept::Kept(page)))
         }
         Kind::ItemGet => item(edge, call, shop::item(request.query)?),
         Kind::ItemList => item(edge, call, item_cache::Key::List),

@@ -14,7 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, Result};
 
 use crate::access_log::{self, Sent};
-use crate::answer::{self, Answer, Told};
+use crate::answer::{self, Answer, OwnOrKept};
 use crate::body::{self, Fault};
 use crate::call::{self, Call, GONE};
 use crate::edge::Edge;
@@ -149,7 +149,7 @@ impl Service {
                 return Ok(false);
             }
             Decision::Answer(answer) => answer,
-            Decision::Ask(errand) => Told::Own(errand.run(&self.0).await),
+            Decision::Ask(errand) => OwnOrKept::Own(errand.run(&self.0).await),
         };
         self.send(session, call, &answer).await?;
         Ok(true)

@@ -8,7 +8,7 @@ use lua_free_rules::promo::Snapshot;
 use lua_free_rules::refusal::Refusal;
 use lua_free_rules::units::{ItemId, PromoId, Timestamp};
 
-use crate::answer::{Answer, Lasting, Told};
+use crate::answer::{Answer, Lasting, OwnOrKept};
 use crate::call::Call;
 use crate::edge::Edge;
 use crate::item_cache::{Kept, Key};
@@ -23,7 +23,7 @@ pub(crate) fn at_hand(
     edge: &Edge,
     call: &Call,
     key: Key,
-) -> Option<Result<Told<'static>, Refusal>> {
+) -> Option<Result<OwnOrKept<'static>, Refusal>> {
     let tell = |kept: &Arc<Kept>| tell(edge, key, kept, call.now);
     edge.items.at_hand(key, call.started, tell)
 }
@@ -48,11 +48,11 @@ pub(crate) fn promo_state(
 }
 
 /// What was said of an entry before, if it is still right; else what there is to say now.
-fn tell(edge: &Edge, key: Key, kept: &Kept, now: Timestamp) -> Result<Told<'static>, Refusal> {
+fn tell(edge: &Edge, key: Key, kept: &Kept, now: Timestamp) -> Result<OwnOrKept<'static>, Refusal> {
     let heard = edge.promos.heard();
     let said = kept.said.load();
     if said.of == heard.number && said.during.contains(&now) {
-        return Ok(Told::Lasting(said));
+        return Ok(OwnOrKept::Lasting(said));
     }
     let mut items = kept
         .items
@@ -68,7 +68,7 @@ fn tell(edge: &Edge, key: Key, kept: &Kept, now: Timestamp) -> Result<Told<'stat
         during: now..next_change(&heard.promos, now),
     };
     kept.said.store(Arc::new(said));
-    Ok(Told::Own(answer))
+    Ok(OwnOrKept::Own(answer))
 }
 
 /// When a promo starts or ends next.

@@ -72,7 +72,7 @@ impl Workers {
                 runtime.block_on(async move {
                     serve(post, shutdown).await;
                     drop(accepts);
-                    told(end).await;
+                    until_told(end).await;
                 });
                 runtime.shutdown_background();
             })?;
@@ -96,7 +96,7 @@ impl Workers {
 }
 
 /// Returns when the watch says so, or nobody is left to say so.
-pub(crate) async fn told(mut watch: watch::Receiver<bool>) {
+pub(crate) async fn until_told(mut watch: watch::Receiver<bool>) {
     let _ = watch.wait_for(|is_told| *is_told).await;
 }
 
@@ -154,7 +154,7 @@ mod tests {
                 names.send(name).unwrap();
                 pending::<()>().await;
             });
-            told(shutdown).await;
+            until_told(shutdown).await;
         };
         let mut workers = Workers::start(posts, false, || (), serve).unwrap();
         let mut seen = Vec::new();
@@ -178,7 +178,7 @@ mod tests {
             false,
             || (),
             |lives, shutdown| async {
-                told(shutdown).await;
+                until_told(shutdown).await;
                 drop(lives);
             },
         );
@@ -196,7 +196,7 @@ mod tests {
         let serve = move |sender: mpsc::UnboundedSender<_>, shutdown| async move {
             let beside = tokio::task::spawn_blocking(processors).await;
             sender.send((processors(), beside.unwrap())).unwrap();
-            told(shutdown).await;
+            until_told(shutdown).await;
         };
         let workers = Workers::start(posts, true, || (), serve).unwrap();
         let mut seen = Vec::new();

@@ -22,17 +22,35 @@ pub fn compare(
     connections: usize,
     servers: &[(&'static str, &Peer)],
 ) -> Result<Table, Failure> {
-    let mut rows: Vec<(Row, &Peer)> = servers
+    let rows: Vec<_> = servers
         .iter()
-        .map(|(name, peer)| (Row::new(name), *peer))
+        .map(|(name, peer)| (*name, work, *peer))
+        .collect();
+    compare_works(asked, setting, work.name, connections, &rows)
+}
+
+/// The same, where not all of them do the same work: what they do is in the rows' names.
+///
+/// # Errors
+/// If one answers otherwise than it should.
+pub fn compare_works(
+    asked: &cli::Bench,
+    setting: &Setting,
+    name: &'static str,
+    connections: usize,
+    rows: &[(&'static str, &Work, &Peer)],
+) -> Result<Table, Failure> {
+    let mut rows: Vec<_> = rows
+        .iter()
+        .map(|(name, work, peer)| (Row::new(name), *work, *peer))
         .collect();
     let load_core = setting.core.map(|core| core + 1);
     for round in 1..=asked.rounds {
         eprintln!(
-            "{}, {connections} connections, workers {}: round {round} of {}",
-            work.name, setting.workers, asked.rounds
+            "{name}, {connections} connections, workers {}: round {round} of {}",
+            setting.workers, asked.rounds
         );
-        for (row, peer) in &mut rows {
+        for (row, work, peer) in &mut rows {
             let port = peer.port();
             // Connections are made, and what is lazy is done, before it counts.
             let second = Duration::from_secs(1);
@@ -44,6 +62,6 @@ pub fn compare(
             row.add(told, Used::by(&processes).ns_since(&before));
         }
     }
-    let rows = rows.into_iter().map(|(row, _)| row).collect();
-    Ok(Table::new(work.name, connections, setting.workers, rows))
+    let rows = rows.into_iter().map(|(row, ..)| row).collect();
+    Ok(Table::new(name, connections, setting.workers, rows))
 }

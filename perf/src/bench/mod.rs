@@ -71,7 +71,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// kept as soon as it has been measured.
 ///
 /// # Errors
-/// If a part failed, for a server answered wrongly, or if a file fails.
+/// If a server answers wrongly (the other parts are still measured), or a file fails.
 ///
 /// # Panics
 /// If a server that is to be measured is missing on this machine.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::checks::{self, Checks};
-use super::compare::compare;
+use super::compare::compare_works;
 use super::credentials::{Credentials, Secret, made_up};
 use super::lua_sale::{self, LuaSale};
 use super::peers::{self, Setting};
@@ -19,6 +19,8 @@ use crate::spread::{Spread, median};
 
 /// Who asks in turn: so many that no buyer meets his rate.
 const BUYERS: usize = 1_000;
+/// What refusals are held against.
+const ITEM: &str = "Floodgate, a cached item";
 /// How many times as much the same sale in nginx, Lua and Redis is to take.
 const GOAL: f64 = 2.0;
 /// An edge hears at once that a promo is sold out.
@@ -83,19 +85,17 @@ pub fn measure(
         }
     }
     for &connections in &asked.connections {
-        let item = Work {
-            name: "cached item, by the edge as a process of its own",
-            ..Work::item()
-        };
-        let item = compare(asked, setting, &item, connections, &servers[..1])?;
         for refused in &all {
-            let table = compare(asked, setting, &refused.work, connections, &servers)?;
-            measured.beside.push(refused.beside(&table, &item, &checks));
+            let (work, item) = (&refused.work, Work::item());
+            // The item takes turns with the refusals, for the machine may be slow for a while.
+            let mut rows: Vec<_> = servers.map(|(name, peer)| (name, work, peer)).into();
+            rows.push((ITEM, &item, &shop.edge));
+            let table = compare_works(asked, setting, work.name, connections, &rows)?;
+            measured.beside.push(refused.beside(&table, &checks));
             measured
                 .tables
                 .push(table.at_least(&[(lua_sale::NAME, GOAL)]));
         }
-        measured.tables.push(item);
     }
     measured.checks = Some(checks);
     Ok(())
@@ -141,12 +141,12 @@ impl Refused {
         Ok(answer.status == self.work.status && body.contains(&code))
     }
 
-    fn beside(&self, table: &Table, item: &Table, checks: &Checks) -> Beside {
+    fn beside(&self, table: &Table, checks: &Checks) -> Beside {
         let checks_us =
             self.sessions * median(&checks.session_us) + self.forged * median(&checks.forged_us);
-        let ours = |table: &Table| table.rows.first().map(|row| row.cpu_us.clone());
-        let pairs = ours(table).zip(ours(item)).unwrap_or_default();
-        let ratios = pairs.0.iter().zip(&pairs.1);
+        let item = table.rows.iter().find(|row| row.peer == ITEM);
+        let pairs = table.rows.first().zip(item).into_iter();
+        let ratios = pairs.flat_map(|(own, item)| own.cpu_us.iter().zip(&item.cpu_us));
         Beside {
             work: table.work,
             connections: table.connections,

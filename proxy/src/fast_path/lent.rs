@@ -160,3 +160,74 @@ impl GetProxyDigest for Lent {
 impl Ssl for Lent {}
 
 impl Peek for Lent {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection that is lent, and its other end.
+    async fn lent() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, peer) = accepted.unwrap();
+        (Lent::out(stream, Some(peer)), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_comes_back_when_all_is_written() {
+        let (mut stream, mut client) = lent().await;
+        let peer = stream.get_socket_digest().unwrap().peer_addr().cloned();
+        let peer = peer.unwrap().as_inet().copied().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        stream.write_all(b"answer").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut back = Lent::back(stream).unwrap();
+        back.write_all(b", and another").await.unwrap();
+        drop(back);
+        let mut read = String::new();
+        client.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "answer, and another");
+    }
+
+    #[tokio::test]
+    async fn what_was_collected_is_written_when_it_is_dropped() {
+        let (mut stream, mut client) = lent().await;
+        stream.write_all(b"half an ans").await.unwrap();
+        assert!(Lent::back(stream).is_none());
+        let mut read = String::new();
+        client.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "half an ans");
+    }
+
+    /// The client reads nothing until something is stuck, and then all: nothing may come twice.
+    #[tokio::test]
+    async fn what_is_stuck_is_not_written_twice() {
+        let (mut stream, mut client) = lent().await;
+        let mut written = 0_u64;
+        let mut write = async || {
+            loop {
+                // Numbers, so that what is missing or there twice is seen; short, so that they are collected.
+                let number = written.to_be_bytes();
+                stream.write_all(&number).await.unwrap();
+                written += 1;
+            }
+        };
+        let stuck = tokio::time::timeout(std::time::Duration::from_millis(300), write());
+        assert!(stuck.await.is_err());
+        let reading = tokio::spawn(async move {
+            let mut read = Vec::new();
+            client.read_to_end(&mut read).await.unwrap();
+            read
+        });
+        tokio::task::yield_now().await;
+        drop(stream);
+        let read = reading.await.unwrap();
+        for (number, bytes) in read.chunks_exact(8).enumerate() {
+            assert_eq!(bytes, (number as u64).to_be_bytes());
+        }
+    }
+}

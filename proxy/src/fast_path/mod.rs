@@ -4,8 +4,8 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `mod` | what is to be done about a request |
-//! | `reactor`, `seats` | connections without a task: waiting for a request costs a connection nothing but its place |
-//! | `task` | a connection with a task of its own, while a client is slow or Pingora is asked |
+//! | `reactor`, `seats` | plain connections, without a task: waiting for a request costs one nothing but its place |
+//! | `task` | a connection with a task of its own: while a client is slow or Pingora is asked, or since it is encrypted |
 //! | `head` | which requests it takes on: those that can be read in one way only |
 //! | `wait` | how long a task waits for bytes |
 //! | `wire`, `date` | an answer as bytes |
@@ -241,7 +241,7 @@ impl FastPath {
         let now = access_log::record(&self.edge, &begun.call, begun.method, &told, error);
         match sent {
             Ok(()) if message.keep => Ok(now),
-            Ok(()) => Err(Ended::Told),
+            Ok(()) => Err(Ended::Closed),
             Err(_) => Err(Ended::Gone),
         }
     }
@@ -250,7 +250,7 @@ impl FastPath {
 /// How a connection ended.
 enum Ended {
     /// The client was told so.
-    Told,
+    Closed,
     /// The client is gone.
     Gone,
 }

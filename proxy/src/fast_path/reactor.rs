@@ -32,7 +32,7 @@ use crate::workers;
 const TURN_MAX: usize = 256;
 /// Most connections that are accepted in a row.
 const ACCEPTED_MAX: usize = 64;
-/// So many times in a row at the end: as many as may wait.
+/// So many times in a row at the end: as many as may wait. And as often what they sent is taken up.
 const CLOSING_MAX: usize = BACKLOG as usize / ACCEPTED_MAX;
 /// How often it looks for connections that have idled too long, at most.
 const TICK_MIN: Duration = Duration::from_millis(10);
@@ -117,7 +117,7 @@ impl Reactor {
             has_more: true,
             backs,
             ticks,
-            stop: Box::pin(workers::told(shutdown.clone())),
+            stop: Box::pin(workers::until_told(shutdown.clone())),
         })
     }
 
@@ -190,8 +190,11 @@ impl Reactor {
             self.accept();
         }
         self.door = None;
-        // Each answer is the last on its connection, so this has an end.
-        while self.take_up()? > 0 {}
+        for _ in 0..CLOSING_MAX {
+            if self.take_up()? == 0 {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -205,7 +208,9 @@ impl Reactor {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.seats.look_up();
+        if !self.events.is_empty() {
+            self.seats.look_up();
+        }
         let mut count = 0;
         for event in &self.events {
             count += 1;
@@ -364,6 +369,32 @@ mod tests {
             client.read_to_end(&mut answer).unwrap();
             assert!(answer.starts_with(b"HTTP/1.1 404 "));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_system_has_no_room_accepting_is_tried_again_after_a_while() {
+        let files = tempfile::tempdir().unwrap();
+        let (_stopping, shutdown) = watch::channel(false);
+        let (mut reactor, address, _closed) = reactor(&files, 10, &shutdown);
+        assert!(is_short(&io::Error::from(Errno::MFILE)));
+        assert!(!is_short(&io::Error::from(Errno::PROTO)));
+        poll_fn(|context| {
+            assert!(reactor.poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        (reactor.is_short, reactor.has_callers) = (true, false);
+        let mut client = net::TcpStream::connect(address).unwrap();
+        client.write_all(REQUEST).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let running = tokio::spawn(reactor.run());
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(client.read(&mut [0]).is_err(), "it is not accepted");
+        tokio::time::sleep(TICK_MAX * 2).await;
+        assert_eq!(client.read(&mut [0]).unwrap(), 1);
+        running.abort();
     }
 
     #[tokio::test]

@@ -85,13 +85,13 @@ pub(super) enum Back {
 }
 
 /// Tells the reactor, whatever becomes of the task.
-struct Reply {
+struct Report {
     home: mpsc::UnboundedSender<Back>,
     ticket: Ticket,
     deed: Option<Deed>,
 }
 
-impl Drop for Reply {
+impl Drop for Report {
     fn drop(&mut self) {
         // An error means that the reactor is gone, and its connections with it.
         let _ = self.home.send(Back::Deed(self.ticket, self.deed.take()));
@@ -244,8 +244,8 @@ impl Seats {
                 let (path, home) = (self.path.clone(), self.home.clone());
                 tokio::spawn(async move {
                     let deed = None;
-                    let mut reply = Reply { home, ticket, deed };
-                    reply.deed = Some(path.wait(begun, waiting).await);
+                    let mut report = Report { home, ticket, deed };
+                    report.deed = Some(path.wait(begun, waiting).await);
                 });
             }
             step => {
@@ -302,7 +302,7 @@ impl Seats {
                 }
             }
             Err(ended) => {
-                if matches!(ended, Ended::Told) {
+                if matches!(ended, Ended::Closed) {
                     // If the client is gone by now, he needs no telling.
                     let _ = seat.stream.shutdown(Shutdown::Write);
                 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::lent::Lent;
-use super::wait::{self, Patience};
+use super::wait::Patience;
 use super::wire::Message;
 use super::{Begun, Deed, Ended, FastPath, Missing, Step, spare};
 use crate::call::{Call, Moment};
@@ -86,7 +86,7 @@ impl FastPath {
     /// Serves a connection until its end.
     pub(super) async fn serve(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
         let peer = client::peer(stream.get_socket_digest().as_deref());
-        let mut patience = wait::patience(self.idle_within, shutdown);
+        let mut patience = None;
         let mut heard = Heard {
             bytes: Vec::new(),
             since: Instant::now(),
@@ -110,25 +110,29 @@ impl FastPath {
         first: Option<Step>,
         shutdown: &ShutdownWatch,
     ) -> Option<TcpStream> {
-        let mut patience = wait::patience(self.idle_within, shutdown);
-        let (peer, patience) = (Some(peer), &mut patience);
+        let (peer, patience) = (Some(peer), &mut None);
         self.serve_some(stream, heard, first, patience, peer, shutdown)
             .await
     }
 
-    async fn serve_some<C: Connection, S: Future<Output = ()>>(
+    async fn serve_some<C: Connection>(
         &self,
         mut connection: C,
         heard: &mut Heard,
         mut first: Option<Step>,
-        patience: &mut Patience<S>,
+        patience: &mut Option<Patience>,
         peer: Option<SocketAddr>,
         shutdown: &ShutdownWatch,
     ) -> Option<C> {
         loop {
             let step = match first.take() {
                 Some(step) => step,
-                None => self.next(&mut connection, heard, patience, peer).await?,
+                None => {
+                    // Where nothing is waited for, none is needed.
+                    let new = || Patience::new(self.idle_within, shutdown);
+                    let patience = patience.get_or_insert_with(new);
+                    self.next(&mut connection, heard, patience, peer).await?
+                }
             };
             let deed = match step {
                 Step::Now(deed) => deed,
@@ -144,7 +148,10 @@ impl FastPath {
             };
             if heard.bytes.is_empty() {
                 spare::give(std::mem::take(&mut heard.bytes));
-                return Some(connection);
+                // While the edge closes, nobody else looks what has come meanwhile.
+                if !*shutdown.borrow() {
+                    return Some(connection);
+                }
             }
             // Many requests may have come at once: other connections have their turn in between.
             tokio::task::consume_budget().await;
@@ -152,11 +159,11 @@ impl FastPath {
     }
 
     /// Waits for the next request; `None` if none comes.
-    async fn next<S: Future<Output = ()>>(
+    async fn next(
         &self,
         connection: &mut impl Connection,
         heard: &mut Heard,
-        patience: &mut Patience<S>,
+        patience: &mut Patience,
         peer: Option<SocketAddr>,
     ) -> Option<Step> {
         let peer = peer.map(|peer| peer.ip());
@@ -197,7 +204,7 @@ impl FastPath {
                 heard.since = now;
                 Some(connection)
             }
-            Err(Ended::Told) => {
+            Err(Ended::Closed) => {
                 // What cannot be told to the client in time is not told.
                 let _ = timeout(self.within, connection.shutdown()).await;
                 None

@@ -16,36 +16,33 @@ use crate::workers;
 /// The most that is read at once.
 const READ_BYTES: usize = 8 << 10;
 
-/// When a wait ends without bytes. One for as long as a task serves a connection, so that a request costs no timer
-/// and no place in a queue.
-pub(super) struct Patience<S> {
+/// When a wait ends without bytes. One for all waits of a task, so that the next one costs no timer and no place in
+/// a queue.
+pub(super) struct Patience {
     /// Rings at `due` or before it.
     alarm: Pin<Box<Sleep>>,
     due: Instant,
-    stop: Pin<Box<S>>,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_stopping: bool,
     shutdown: ShutdownWatch,
     /// Whom alarm and stop will wake.
     sleeper: Option<Waker>,
 }
 
-/// The patience with a connection.
-pub(super) fn patience(
-    within: Duration,
-    shutdown: &ShutdownWatch,
-) -> Patience<impl Future<Output = ()> + Send + use<>> {
-    let due = Instant::now() + within;
-    Patience {
-        alarm: Box::pin(sleep_until(due)),
-        due,
-        stop: Box::pin(workers::told(shutdown.clone())),
-        is_stopping: false,
-        shutdown: shutdown.clone(),
-        sleeper: None,
+impl Patience {
+    /// The patience with a connection, from now on.
+    pub fn new(within: Duration, shutdown: &ShutdownWatch) -> Self {
+        let due = Instant::now() + within;
+        Self {
+            alarm: Box::pin(sleep_until(due)),
+            due,
+            stop: Box::pin(workers::until_told(shutdown.clone())),
+            is_stopping: false,
+            shutdown: shutdown.clone(),
+            sleeper: None,
+        }
     }
-}
 
-impl<S: Future<Output = ()>> Patience<S> {
     /// Bytes have to come `within` that time from `since`.
     pub fn renew(&mut self, since: std::time::Instant, within: Duration) {
         self.due = Instant::from_std(since) + within;

@@ -151,10 +151,10 @@ fn write_head(bytes: &mut Vec<u8>, answer: &Answer, keep: bool, at: Instant) {
     write_status(bytes, answer.status.as_u16(), reason);
     bytes.extend_from_slice(&answer.fields.bytes);
     if let Some(wait_s) = answer.retry_after_s {
-        write_number(bytes, b"Retry-After: ", wait_s);
+        write_number(bytes, "Retry-After", wait_s);
     }
     if let Some(length) = answer.content_length() {
-        write_number(bytes, b"Content-Length: ", length);
+        write_number(bytes, "Content-Length", length);
     }
     write_end(bytes, keep, at);
 }
@@ -176,10 +176,8 @@ pub(super) fn write_line(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
     bytes.extend_from_slice(b"\r\n");
 }
 
-fn write_number(bytes: &mut Vec<u8>, name: &[u8], number: impl itoa::Integer) {
-    bytes.extend_from_slice(name);
-    bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    bytes.extend_from_slice(b"\r\n");
+fn write_number(bytes: &mut Vec<u8>, name: &str, number: impl itoa::Integer) {
+    write_line(bytes, name, itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The moment, whether the connection goes on, and the end of the header.
