@@ -4,7 +4,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `connections` | how many connections there may be, in all and of one network |
-//! | `fast_path` | the event loop of a thread: answers what needs no order server straight on the connection, passes orders on; leaves the rest to Pingora |
+//! | `fast_path` | the event loop of a thread: answers straight on the connection, passes orders on; the rest is Pingora's |
 //! | `front`, `deadline` | the front of Pingora's proxy: idle and header deadlines |
 //! | `call`, `request` | one request on its way; what it says, whichever way it came |
 //! | `service` | Pingora's phases, in the order a request meets them |
