@@ -122,8 +122,9 @@ async fn there_are_no_more_connections_than_there_may_be_and_each_place_is_given
     let peer = Peer::start().await;
     let mut plan = Plan::new(&[&peer]);
     plan.edge.limits.connections_per_address_max = 2;
-    plan.edge.limits.idle_timeout = Millis::new(300);
-    plan.edge.limits.read_timeout = Millis::new(300);
+    // Longer than a busy machine takes to open three.
+    plan.edge.limits.idle_timeout = Millis::seconds(2);
+    plan.edge.limits.read_timeout = Millis::new(500);
     let shop = plan.start().await;
     let listen = shop.edge.listen;
     // Each ends in another way.
