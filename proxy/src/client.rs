@@ -31,6 +31,7 @@ pub(crate) fn peer(socket: Option<&SocketDigest>) -> Option<SocketAddr> {
 pub(crate) fn address(peer: IpAddr, header: Header<'_>, trusted: &[IpNet]) -> IpAddr {
     let vouched = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
     let mut client = peer.to_canonical();
+    // Most clients come straight: their fields need not be looked through.
     if !vouched(client) {
         return client;
     }

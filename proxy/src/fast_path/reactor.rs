@@ -238,13 +238,15 @@ impl Reactor {
                 }
                 Err(error) => Err(error),
             };
-            // Any other error is that of one connection, which is over.
-            if let Err(error) = taken_in
-                && is_short(&error)
-            {
-                tracing::warn!(%error, "no connection can be accepted for a moment");
-                (self.is_short, self.has_callers) = (true, false);
-                return count;
+            match taken_in {
+                Ok(()) => {}
+                Err(error) if is_short(&error) => {
+                    tracing::warn!(%error, "no connection can be accepted for a moment");
+                    (self.is_short, self.has_callers) = (true, false);
+                    return count;
+                }
+                // It concerns one connection only, which is over.
+                Err(error) => tracing::debug!(%error, "a connection was not accepted"),
             }
         }
         ACCEPTED_MAX
@@ -289,9 +291,7 @@ mod tests {
 
     use super::*;
     use crate::connections::tests::connections;
-    use crate::fast_path::tests::fast_path;
-
-    const REQUEST: &[u8] = b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n";
+    use crate::fast_path::tests::{REQUEST, fast_path};
 
     struct Woken(AtomicUsize);
 
@@ -317,19 +317,20 @@ mod tests {
         (reactor.unwrap(), address, closed)
     }
 
+    /// A client who has sent a request.
+    fn caller(address: net::SocketAddr) -> net::TcpStream {
+        let mut client = net::TcpStream::connect(address).unwrap();
+        client.write_all(REQUEST).unwrap();
+        client
+    }
+
     /// More come at once than are taken up in a row. Nothing else happens on the thread that could wake it.
     #[tokio::test(start_paused = true)]
     async fn what_is_left_behind_is_taken_up_without_being_asked_again() {
         let files = tempfile::tempdir().unwrap();
         let (_stopping, shutdown) = watch::channel(false);
         let (reactor, address, _closed) = reactor(&files, 100, &shutdown);
-        let mut clients = Vec::new();
-        for _ in 0..50 {
-            let mut client = net::TcpStream::connect(address).unwrap();
-            client.write_all(REQUEST).unwrap();
-            client.set_nonblocking(true).unwrap();
-            clients.push(client);
-        }
+        let mut clients: Vec<_> = (0..50).map(|_| caller(address)).collect();
         let mut run = Box::pin(reactor.run());
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
         let waker = Waker::from(woken.clone());
@@ -345,6 +346,7 @@ mod tests {
             }
         }
         for client in &mut clients {
+            client.set_nonblocking(true).unwrap();
             assert!(client.read(&mut [0; 512]).unwrap() > 0);
         }
     }
@@ -354,12 +356,7 @@ mod tests {
         let files = tempfile::tempdir().unwrap();
         let (stopping, shutdown) = watch::channel(false);
         let (reactor, address, closed) = reactor(&files, 200, &shutdown);
-        let mut clients = Vec::new();
-        for _ in 0..100 {
-            let mut client = net::TcpStream::connect(address).unwrap();
-            client.write_all(REQUEST).unwrap();
-            clients.push(client);
-        }
+        let clients: Vec<_> = (0..100).map(|_| caller(address)).collect();
         reactor.path.edge.in_flight.begin_drain();
         stopping.send_replace(true);
         reactor.run().await;
@@ -384,8 +381,7 @@ mod tests {
         })
         .await;
         (reactor.is_short, reactor.has_callers) = (true, false);
-        let mut client = net::TcpStream::connect(address).unwrap();
-        client.write_all(REQUEST).unwrap();
+        let mut client = caller(address);
         client.set_nonblocking(true).unwrap();
         let running = tokio::spawn(reactor.run());
         for _ in 0..10 {

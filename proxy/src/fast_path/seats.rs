@@ -248,6 +248,7 @@ impl Seats {
                     report.deed = Some(path.wait(begun, waiting).await);
                 });
             }
+            // Pingora is to serve it, or some of it is still to come.
             step => {
                 let heard = heard.to_vec();
                 self.leave(at, heard, step.ok());
@@ -335,10 +336,13 @@ impl Seats {
         let shutdown = self.shutdown.clone();
         tokio::spawn(async move {
             let served = path.serve_heard(stream, peer, &mut heard, first, &shutdown);
-            let stream = served.await.map(tokio::net::TcpStream::into_std);
-            if let Some(Ok(stream)) = stream {
-                // An error means that the reactor is gone.
-                let _ = home.send(Back::Connection(stream, peer, held, heard.since));
+            let Some(stream) = served.await else { return };
+            match stream.into_std() {
+                Ok(stream) => {
+                    // An error means that the reactor is gone.
+                    let _ = home.send(Back::Connection(stream, peer, held, heard.since));
+                }
+                Err(error) => tracing::warn!(%error, "a connection cannot be kept"),
             }
         });
     }
@@ -356,10 +360,9 @@ mod tests {
     use super::*;
     use crate::connections::Connections;
     use crate::connections::tests::connections;
-    use crate::fast_path::tests::fast_path;
+    use crate::fast_path::tests::{REQUEST, fast_path};
     use crate::tally;
 
-    const REQUEST: &[u8] = b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n";
     const ASKED: &[u8] = b"GET /item/get?id=3 HTTP/1.1\r\nHost: shop\r\n\r\n";
 
     struct Room {

@@ -18,6 +18,9 @@ use crate::promos::tests::snapshot;
 use crate::service::Service;
 use crate::tally;
 
+/// One that is answered at once.
+pub(super) const REQUEST: &[u8] = b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n";
+
 pub(super) fn fast_path(files: &tempfile::TempDir) -> FastPath {
     let edge = Arc::new(edge(files.path()));
     let proxy = http_proxy(&Arc::new(ServerConf::default()), Service(edge.clone()));
